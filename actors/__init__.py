@@ -1,0 +1,1 @@
+"""Rollout actors: take a ticket, sample a group of completions with vLLM, publish one rollout."""

@@ -1,0 +1,1 @@
+"""The `hero` command and what starts, watches and reports a run."""

@@ -1,0 +1,1 @@
+"""Scorers: verify completions, ask the reward model, apply HERO, publish one scored group."""
