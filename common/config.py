@@ -1,0 +1,118 @@
+"""Reads the settings: TOML file, then `HERO_SECTION__KEY`, then `--section.key value`; the later wins."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomllib
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from common.errors import ConfigError
+from common.settings import Sections, contradictions
+
+
+class Settings(Sections, BaseSettings):
+    """The resolved settings of one process; build it with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HERO_", env_nested_delimiter="__", extra="forbid", use_attribute_docstrings=True
+    )
+
+
+def load(toml_file: Path | None, flags: Sequence[str] = ()) -> Settings:
+    """Settings from `toml_file`, the environment and command line `flags`.
+
+    Raises ConfigError naming every unknown key and impossible value, each with its remedy.
+    """
+    if toml_file is not None:
+        if not toml_file.is_file():
+            raise ConfigError(f"there is no config file {toml_file}; deploy/configs/ has examples")
+        try:
+            tomllib.loads(toml_file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{toml_file} is not TOML: {error}") from error
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            cli = CliSettingsSource[Any](settings_cls, cli_parse_args=list(flags), cli_exit_on_error=False)
+            return (cli, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=toml_file))
+
+    try:
+        settings = Loaded()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error))) from error
+    except SettingsError as error:
+        raise ConfigError(f"{error}; every setting is a flag --section.key value (hero up --help lists them)") from error
+    problems = contradictions(settings)
+    if problems:
+        raise ConfigError("\n".join(f"{key} = {value}: {text}" for key, value, text in problems))
+    return settings
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        key = ".".join(place)
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(place[:-1])
+            near = difflib.get_close_matches(place[-1], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            yield f"{key}: there is no such setting; {hint}"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
+            yield f"{key}{value}: {message}"
+
+
+def _known_keys(section: Sequence[str]) -> list[str]:
+    model: Any = Sections
+    for part in section:
+        field = model.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def describe(sections: Sequence[str]) -> str:
+    """The settings of some sections with defaults and help texts, for --help."""
+    lines: list[str] = []
+    for name in sections:
+        model: Any = Sections.model_fields[name].annotation
+        lines.append(f"\n[{name}]  {(model.__doc__ or '').strip().splitlines()[0]}")
+        for key, field in model.model_fields.items():
+            text = " ".join((field.description or "").split())
+            default = field.default if not isinstance(field.default, Path) else str(field.default)
+            lines.append(f"  --{name}.{key:<24} {default!s:<14} {text}".rstrip())
+    return "\n".join(lines)
+
+
+def dump(settings: Sections) -> str:
+    """The resolved settings as JSON, for the run folder."""
+    return settings.model_dump_json(indent=2)
+
+
+def from_dump(text: str) -> Sections:
+    """The settings that `dump` wrote."""
+    return Sections.model_validate_json(text)
+
+
+def fail(error: Exception) -> int:
+    """Prints an error as the user should see it; returns the exit code."""
+    print(f"hero: {error}", file=sys.stderr)
+    return getattr(error, "exit_code", 1)
