@@ -53,19 +53,14 @@ class Delivery:
 
     stage: Stage
     entry: str
-    message: Any
-    """Ticket, Rollout or Scored, by stage."""
+    message: Ticket | Rollout | Scored
+    """By stage."""
     deliveries: int
     """1 at first; higher when earlier holders died or gave it back."""
 
     @property
     def ticket(self) -> Ticket:
-        return self.message if isinstance(self.message, Ticket) else self.message_ticket
-
-    @property
-    def message_ticket(self) -> Ticket:
-        ticket: Ticket = self.message.ticket
-        return ticket
+        return self.message if isinstance(self.message, Ticket) else self.message.ticket
 
 
 class Broker:
@@ -136,8 +131,6 @@ class Broker:
             except redis.OutOfMemoryError as error:
                 failure: BrokerUnavailable = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
                 remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
-            except redis.NoScriptError as error:  # the server was restarted between load and call
-                failure, remedy = BrokerUnavailable(str(error)), "scripts are being loaded again"
             except redis.ResponseError as error:
                 if "OOM" in str(error):
                     failure = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")

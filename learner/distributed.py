@@ -1,0 +1,83 @@
+"""DeepSpeed and torch.distributed, brought up for one process or for the rank that a launcher made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def start() -> ModuleType:
+    """Import DeepSpeed, join or make the process group, and return the module; safe to call again.
+
+    Under torchrun or the deepspeed launcher the group is theirs (nccl on a GPU, gloo on a CPU). Without one
+    this process is a group of its own that opens no port. Raises RuntimeError when only a part of the
+    launcher's variables is set.
+    """
+    deepspeed = _import()
+    if not dist.is_initialized():
+        present = [name for name in _LAUNCHER if name in os.environ]
+        if present and len(present) < len(_LAUNCHER):
+            missing = ", ".join(name for name in _LAUNCHER if name not in os.environ)
+            raise RuntimeError(
+                f"{', '.join(present)} set but {missing} not; start the learner with torchrun, or unset them"
+            )
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        if present:
+            if backend == "nccl":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group(backend)
+        else:
+            # A store in memory: no port to find, to lose in a race, or to be open to others.
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it and asks for MPI otherwise
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    return deepspeed
+
+
+def _import() -> ModuleType:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # torch's own collectives warn about torch's own renamed functions, once per call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    # DeepSpeed would compile a shared-memory all-reduce for up to 80 s, and need g++ for it. Only tensor
+    # parallel inference calls that op; every collective of ZeRO goes through torch.distributed.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is rank 0, which writes what is written once."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def total(values: list[float], device: torch.device) -> list[float]:
+    """Sums over all ranks, in float64; every rank must call it."""
+    if world_size() == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return [float(value) for value in tensor.tolist()]
+
+
+def combine(sums: dict[str, Any]) -> dict[str, Any]:
+    """Scalars of all ranks: added, but the largest of `*_max`; every rank must call it."""
+    if world_size() > 1:
+        for name, value in sums.items():
+            dist.all_reduce(value, op=dist.ReduceOp.MAX if name.endswith("_max") else dist.ReduceOp.SUM)
+    return sums

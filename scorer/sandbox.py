@@ -1,0 +1,285 @@
+"""Verification in killable child processes: a deadline, a memory cap and a fresh start for each child.
+
+Why not pebble.ProcessPool: it gives a whole task one deadline, so a batch cannot say which answer was
+guilty, and single answers cost a queue round trip each; its spawned children import the parent's main
+module; its manager polls every 0.1 s. Here a child answers a batch one by one, the deadline runs per
+answer, and a failure names its answer at once.
+
+Each child belongs to one thread that lives as long as the sandbox: the kernel sends a parent-death signal
+when the *thread* that started a child ends.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from common.errors import ChildFailed
+from scorer.verifier import EXTRACTED_CHARS, Kind, Verdict, answer_of
+
+START_SECONDS = 60.0
+"""A child imports its libraries in 0.7 s; a loaded machine may take much longer."""
+START_ATTEMPTS = 3
+BATCH = 16
+"""Answers per request: enough to hide the round trip, few enough to spread a group over the children."""
+GOLD_MAX_CHARS = 4000
+
+Task = tuple[str, str | None, str | None, Mapping[str, str]]
+"""(gold, answer text, answer kind, meta), as `scorer.child` reads it; no text: check the gold."""
+Failure = Literal["timeout", "error"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """`Item(gold="42", completion="6 * 7 = \\\\boxed{42}", meta={})`: one completion to verify."""
+
+    gold: str
+    completion: str
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """What verifier `task` needs: a Problem's meta of `common.tasks`."""
+
+
+class Sandbox:
+    """A fixed number of children that verify; usable from several threads at once.
+
+    children: processes, and answers judged at a time. deadline_s: wall seconds per answer.
+    memory_mb: MiB of address space that a child may take beyond what it starts with. max_chars: longest
+    answer that is judged. tasks_per_child: answers after which a child is replaced.
+
+    What fails is tried again alone, in a fresh child: twice too slow is `timeout`, twice fatal to its child
+    is `error`. So neither a hiccup of the machine nor a neighbour is blamed on a completion.
+    """
+
+    def __init__(
+        self,
+        children: int,
+        deadline_s: float,
+        memory_mb: int,
+        max_chars: int,
+        tasks_per_child: int,
+        verifier: Kind = "math",
+    ) -> None:
+        if children < 1 or deadline_s <= 0 or memory_mb < 1 or max_chars < 1 or tasks_per_child < 1:
+            raise ValueError(
+                f"{children=}, {deadline_s=}, {memory_mb=}, {max_chars=}, {tasks_per_child=}: all must be above 0"
+            )
+        self.children = children
+        self.deadline_s = deadline_s
+        self.max_chars = max_chars
+        self.tasks_per_child = tasks_per_child
+        self.verifier = verifier
+        self._memory_mb = memory_mb
+        self._closed = False
+        self._lock = threading.Lock()
+        self._running: set[_Child] = set()
+        self._mine = threading.local()
+        self._threads = ThreadPoolExecutor(children, thread_name_prefix="verify")
+        # Started now and side by side, so that the first group does not wait for imports.
+        self._starting = [self._threads.submit(self._child) for _ in range(children)]
+
+    def verify(self, items: Sequence[Item]) -> list[Verdict]:
+        """One verdict per item, in order; equal answers to the same question are judged once.
+
+        Raises ChildFailed when no child can be started.
+        """
+        answers = [answer_of(self.verifier, item.completion, self.max_chars) for item in items]
+        tasks: list[Task | None] = [
+            None if answer is None else (item.gold, answer.text, answer.kind, item.meta)
+            for item, answer in zip(items, answers, strict=True)
+        ]
+        keys = [None if task is None else json.dumps(task, sort_keys=True, default=dict) for task in tasks]
+        unique = {key: task for key, task in zip(keys, tasks, strict=True) if key is not None and task is not None}
+        verdicts = dict(zip(unique, self._run(list(unique.values())), strict=True))
+        return [Verdict("no_answer", None, 0.0) if key is None else verdicts[key] for key in keys]
+
+    def check_golds(self, golds: Sequence[str]) -> list[str | None]:
+        """Per gold answer the reason why math-verify cannot use it, or None. Cannot hang."""
+        reasons: list[str | None] = [
+            f"the gold answer has {len(gold)} characters, the limit is {GOLD_MAX_CHARS}"
+            if len(gold) > GOLD_MAX_CHARS
+            else None
+            for gold in golds
+        ]
+        short = [place for place, reason in enumerate(reasons) if reason is None]
+        for place, verdict in zip(short, self._run([(golds[p], None, None, {}) for p in short]), strict=True):
+            if verdict.status == "timeout":
+                reasons[place] = f"reading the gold answer takes more than {self.deadline_s:g} s"
+            elif verdict.status == "error":
+                reasons[place] = "reading the gold answer ends the process that reads it"
+            elif verdict.status != "correct":
+                reasons[place] = verdict.extracted
+        return reasons
+
+    def check_gold(self, gold: str) -> str | None:
+        """`check_golds` of one."""
+        return self.check_golds([gold])[0]
+
+    def close(self) -> None:
+        """Kills the children, also in the middle of an answer; a `verify` that waits gets `error` verdicts."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for child in running:
+            child.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def child_pids(self) -> list[int]:
+        """Process ids of the children that run now."""
+        with self._lock:
+            return [child.process.pid for child in self._running]
+
+    def _run(self, tasks: list[Task]) -> list[Verdict]:
+        if self._closed:
+            raise ChildFailed("the sandbox is closed; make a new one")
+        size = max(1, min(BATCH, math.ceil(len(tasks) / self.children)))
+        batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+        return [verdict for batch in self._threads.map(self._judge, batches) for verdict in batch]
+
+    def _judge(self, batch: list[Task]) -> list[Verdict]:
+        """A whole batch, then what failed in it, each alone; runs in a thread that owns one child."""
+        verdicts: list[Verdict | None] = [None] * len(batch)
+        failed: list[int] = []
+        waiting = deque(range(len(batch)))
+        while waiting:
+            for verdict in self._replies([batch[place] for place in waiting]):
+                place = waiting.popleft()
+                if isinstance(verdict, Verdict):
+                    verdicts[place] = verdict
+                else:
+                    failed.append(place)
+        for place in failed:
+            (again,) = self._replies([batch[place]])
+            if isinstance(again, Verdict):
+                verdicts[place] = again
+            else:
+                text = batch[place][1]
+                shown = None if text is None else text[:EXTRACTED_CHARS]
+                verdicts[place] = Verdict(again, shown, self.deadline_s * 1e3 if again == "timeout" else 0.0)
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _replies(self, tasks: list[Task]) -> list[Verdict | Failure]:
+        """One reply per task up to the first that fails; the child that failed is gone afterwards."""
+        child = self._child()
+        if child is None:
+            return ["error"] * len(tasks)  # closed while waiting
+        replies: list[Verdict | Failure] = []
+        try:
+            child.send(tasks)
+            for _ in tasks:
+                replies.append(child.receive(self.deadline_s))
+        except TimeoutError:
+            replies.append("timeout")
+        except (EOFError, OSError, ValueError):
+            replies.append("error")
+        if not isinstance(replies[-1], Verdict) or child.tasks >= self.tasks_per_child:
+            self._discard(child)
+        return replies
+
+    def _child(self) -> _Child | None:
+        """This thread's child, started when there is none; None once the sandbox is closed."""
+        mine: _Child | None = getattr(self._mine, "child", None)
+        reason = ""
+        for _ in range(START_ATTEMPTS):
+            if mine is not None or self._closed:
+                return mine
+            mine = _Child(self.verifier, self._memory_mb)
+            with self._lock:
+                self._running.add(mine)
+            try:
+                mine.wait_until_ready()
+                self._mine.child = mine
+            except (EOFError, OSError, ValueError) as error:
+                reason = str(error) or type(error).__name__
+                self._discard(mine)
+                mine = None
+        if mine is None and not self._closed:
+            raise ChildFailed(
+                f"no verification child could be started in {START_ATTEMPTS} attempts: {reason}; try "
+                f"`{sys.executable} -c 'import math_verify'` and see that memory is free"
+            )
+        return mine
+
+    def _discard(self, child: _Child) -> None:
+        child.kill()
+        child.process.wait(timeout=START_SECONDS)
+        child.connection.close()
+        self._mine.child = None
+        with self._lock:
+            self._running.discard(child)
+
+
+class _Child:
+    """One process that runs `scorer.child`, and the parent's end of its socket pair."""
+
+    def __init__(self, verifier: Kind, memory_mb: int) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            # poll() bounds the wait for a reply; this bounds a send to, or a torn reply of, a stopped child.
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO) if end is ours else ():
+                end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 10, 0))
+        arguments = [str(theirs.fileno()), str(os.getpid()), verifier, str(memory_mb)]
+        with theirs:
+            # A fresh interpreter and not multiprocessing's spawn, which would import the parent's main module.
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "scorer.child", *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self.tasks = 0
+
+    def wait_until_ready(self) -> None:
+        """Raises OSError with the reason when the child cannot work."""
+        status, reason, _ = self._receive(START_SECONDS)
+        if status != "ready":
+            raise OSError(reason)
+
+    def send(self, tasks: list[Task]) -> None:
+        self.tasks += len(tasks)
+        self.connection.send_bytes(json.dumps(tasks, default=dict).encode())
+
+    def receive(self, deadline_s: float) -> Verdict:
+        """The next verdict. Raises TimeoutError, EOFError when the child died, OSError or ValueError otherwise."""
+        status, extracted, milliseconds = self._receive(deadline_s)
+        return Verdict(status, extracted, milliseconds)
+
+    def _receive(self, deadline_s: float) -> tuple[Any, Any, Any]:
+        deadline = time.monotonic() + deadline_s
+        if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError(f"no reply within {deadline_s:g} s")
+        status, text, number = json.loads(self.connection.recv_bytes(maxlength=65_536))
+        return status, text, number
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+def _environment() -> dict[str, str]:
+    """What a child needs and nothing else: no broker address, no token, no proxy."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    root = str(Path(__file__).resolve().parents[1])
+    return {**kept, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}

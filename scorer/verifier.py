@@ -1,0 +1,138 @@
+"""Judges one answer against its gold answer. Runs inside a child of `scorer.sandbox`, never in a worker.
+
+The calls below may hang in C code, fill the memory or crash: `\\boxed{9^{9^{9^9}}}` does. Nothing here
+defends against that; the sandbox does, from outside. math-verify's own time limits stay off: they are
+SIGALRM, which reaches the main thread alone and never interrupts C code.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scorer.answers import Answer, find_answer
+
+Kind = Literal["math", "task"]
+Status = Literal["correct", "wrong", "no_answer", "unparsable", "timeout", "error"]
+
+EXTRACTED_CHARS = 500
+"""A verdict carries so much of the answer: enough to read in a log, whatever the completion was."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`Verdict("correct", "42", 0.6)`
+
+    correct, wrong  the answer was read and compared.
+    no_answer       nothing in the completion looks like an answer, or the box is empty.
+    unparsable      an answer is there, but it is no mathematics that can be read.
+    timeout         it hit the deadline, in a batch and again alone.
+    error           it killed its child, in a batch and again alone; or the data cannot be judged.
+    """
+
+    status: Status
+    extracted: str | None
+    """The answer as it was read, at most EXTRACTED_CHARS characters; None where there is none."""
+    milliseconds: float
+    """Wall time of the judgement; 0 where none was needed."""
+
+    @property
+    def correct(self) -> bool:
+        return self.status == "correct"
+
+
+def answer_of(kind: Kind, completion: str, max_chars: int) -> Answer | None:
+    """The part of a completion that a verifier of this kind judges; None: status `no_answer`."""
+    if kind == "math":
+        return find_answer(completion, max_chars)
+    from common.tasks import last_boxed
+
+    boxed = last_boxed(completion)
+    return Answer(boxed, "exact") if boxed is not None and boxed.strip() else None
+
+
+def warm_up(kind: Kind) -> None:
+    """Imports what judging needs and runs it once, so that no answer pays for it."""
+    logging.disable(logging.CRITICAL)  # math-verify warns that its time limits are off
+    judge_math("1", Answer("1", "exact"))
+    if kind == "task":
+        import reasoning_gym  # noqa: F401
+
+
+def judge(kind: Kind, gold: str, answer: Answer, meta: Mapping[str, str]) -> Verdict:
+    """Judges one answer; may never return. Raises MemoryError when the memory cap is hit."""
+    start = time.perf_counter()
+    verdict = judge_task(gold, answer, meta) if kind == "task" else judge_math(gold, answer)
+    milliseconds = (time.perf_counter() - start) * 1e3
+    return Verdict(verdict.status, verdict.extracted, milliseconds)
+
+
+def judge_math(gold: str, answer: Answer) -> Verdict:
+    """math-verify as the HERO paper uses it: gold as boxed LaTeX; prediction as LaTeX or expression; any match."""
+    from math_verify import verify
+    from sympy import Basic, MatrixBase
+
+    if answer.kind == "exact":
+        found, extracted = _parse(f"\\boxed{{{answer.text}}}", expressions=True), answer.text
+    else:
+        found = _parse(answer.text, expressions=True)
+        if not found:
+            return Verdict("no_answer", None, 0.0)
+        # The last entry is the text that math-verify read, or the only thing it got.
+        extracted = found[-1] if isinstance(found[-1], str) else ""
+    extracted = extracted[:EXTRACTED_CHARS]
+    # The order matters: a gold relation may be met by a set, not the other way round.
+    for right, given in itertools.product(_parse_gold(gold), found):
+        try:
+            if verify(right, given, timeout_seconds=None, raise_on_error=True):
+                return Verdict("correct", extracted, 0.0)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: S112  sympy gave up on comparing this pair: no match, as in math-verify
+            continue
+    readable = any(isinstance(expression, Basic | MatrixBase) for expression in found)
+    return Verdict("wrong" if readable else "unparsable", extracted, 0.0)
+
+
+def judge_task(gold: str, answer: Answer, meta: Mapping[str, str]) -> Verdict:
+    """reasoning-gym's own scorer; `meta` names the family and carries the problem's entry."""
+    from common.errors import DataError
+    from common.tasks import judge as score
+
+    extracted = answer.text[:EXTRACTED_CHARS]
+    try:
+        right = score(meta, gold, f"\\boxed{{{answer.text}}}") == 1.0
+    except DataError:
+        return Verdict("error", extracted, 0.0)
+    return Verdict("correct" if right else "wrong", extracted, 0.0)
+
+
+def gold_problem(gold: str) -> str | None:
+    """Why math-verify cannot use this gold answer; None when it can. May never return."""
+    from sympy import Basic, MatrixBase
+
+    if not gold.strip():
+        return "the gold answer is empty"
+    if any(isinstance(expression, Basic | MatrixBase) for expression in _parse_gold(gold)):
+        return None
+    return f"math-verify cannot read the gold answer {gold[:80]!r} as LaTeX"
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_gold(gold: str) -> list[Any]:
+    """The completions of a group share their gold answer: it is parsed once, not once each."""
+    return _parse(f"\\boxed{{{gold}}}", expressions=False)
+
+
+def _parse(text: str, *, expressions: bool) -> list[Any]:
+    """sympy objects, then the text that was read; empty where nothing looks like mathematics."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+
+    targets = [LatexExtractionConfig(), ExprExtractionConfig()] if expressions else [LatexExtractionConfig()]
+    parsed: list[Any] = parse(text, targets, parsing_timeout=None)
+    return parsed

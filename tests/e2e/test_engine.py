@@ -1,0 +1,243 @@
+"""The sampler against transformers: what it says it sampled, from which weights, before and after an update."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.engine import Engine, EngineOptions, Sampled
+from common.errors import ModelError, WeightsError
+from tests.e2e.conftest import save_tiny_model
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+
+PROMPT = [10, 20, 30, 40, 50]
+CLOSE = 1e-3  # absolute, in nats; float32 kernels differ by about 1e-5
+EOS, END_OF_TURN = 1, 2
+
+
+def options(model: Path) -> EngineOptions:
+    return EngineOptions(model=str(model), max_model_len=128, max_num_seqs=64, kv_cache_gib=0.1)
+
+
+@pytest.fixture(scope="module")
+def shared_engine(tiny_model: Path) -> Iterator[Engine]:
+    engine = Engine(options(tiny_model), version=0)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(shared_engine: Engine, tiny_model: Path) -> Engine:
+    """The engine at version 0, idle, whatever the test before did."""
+    shared_engine.load(tiny_model, version=0)
+    assert not shared_engine.busy
+    return shared_engine
+
+
+def finish(engine: Engine) -> list[Sampled]:
+    done: list[Sampled] = []
+    for _ in range(1000):
+        if not engine.busy:
+            return sorted(done, key=lambda sampled: (sampled.request_id, sampled.index))
+        done += engine.step()
+    raise AssertionError("the engine did not finish within 1000 steps")
+
+
+def expected_logprobs(model: Path, token_ids: list[int], temperature: float = 1.0) -> np.ndarray:
+    """float32 [len - 1]: the slow way, one full forward of transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():
+        logits = policy(torch.tensor([token_ids])).logits[0, :-1] / temperature
+    chosen = torch.tensor(token_ids[1:])[:, None]
+    return logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampled_logprobs_are_the_models(engine: Engine, tiny_model: Path, temperature: float) -> None:
+    engine.add("a", PROMPT, n=4, temperature=temperature, max_tokens=20)
+    engine.add("b", PROMPT[:2], n=2, temperature=temperature, max_tokens=7)
+
+    done = finish(engine)
+
+    assert [(s.request_id, s.index) for s in done] == [("a", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 0), ("b", 1)]
+    assert len({tuple(s.token_ids) for s in done}) == 6
+    for sampled in done:
+        prompt = PROMPT if sampled.request_id == "a" else PROMPT[:2]
+        expected = expected_logprobs(tiny_model, prompt + sampled.token_ids, temperature)
+        np.testing.assert_allclose(sampled.logprobs, expected[len(prompt) - 1 :], atol=CLOSE, rtol=0)
+        assert sampled.versions == [(len(sampled.token_ids), 0)]
+        assert sampled.seconds > 0
+
+
+def test_a_completion_ends_with_its_eos_and_keeps_it(engine: Engine, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for batch in range(4):
+        engine.add(f"r{batch}", PROMPT, n=64, temperature=1.5, max_tokens=100)
+
+    done = finish(engine)
+
+    stopped = [s for s in done if s.finish_reason == "stop"]
+    assert {s.token_ids[-1] for s in stopped} == {EOS, END_OF_TURN}  # the tokenizer's and generation_config's
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for sampled in done:
+        assert len(sampled.logprobs) == len(sampled.token_ids)
+        assert not {EOS, END_OF_TURN} & set(sampled.token_ids[:-1])
+        assert sampled.text == tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
+        if sampled.finish_reason == "length":
+            assert len(sampled.token_ids) == 100
+
+
+def test_an_update_in_flight_splits_each_completion_exactly(
+    engine: Engine, tiny_model: Path, other_tiny_model: Path
+) -> None:
+    engine.add("early", PROMPT, n=6, temperature=1.0, max_tokens=40)
+    done = [sampled for _ in range(10) for sampled in engine.step()]
+    engine.add("waiting", PROMPT[::-1], n=2, temperature=1.0, max_tokens=15)
+
+    engine.load(other_tiny_model, version=1)
+    done += [sampled for _ in range(5) for sampled in engine.step()]
+    engine.load(tiny_model, version=2)
+    done += finish(engine)
+
+    assert len(done) == 8
+    assert any(len(s.versions) == 3 for s in done)
+    folders = {0: tiny_model, 1: other_tiny_model, 2: tiny_model}
+    for sampled in done:
+        prompt = PROMPT if sampled.request_id == "early" else PROMPT[::-1]
+        assert sum(tokens for tokens, _ in sampled.versions) == len(sampled.token_ids)
+        assert [v for _, v in sampled.versions] == ([0, 1, 2] if prompt == PROMPT else [1, 2])[: len(sampled.versions)]
+        if len(sampled.versions) == 3:
+            assert sampled.versions[:2] == [(10, 0), (5, 1)]
+        start = 0
+        for tokens, version in sampled.versions:
+            expected = expected_logprobs(folders[version], prompt + sampled.token_ids)[len(prompt) - 1 :]
+            stretch = slice(start, start + tokens)
+            np.testing.assert_allclose(sampled.logprobs[stretch], expected[stretch], atol=CLOSE, rtol=0)
+            start += tokens
+
+
+def test_scores_follow_the_new_weights_while_requests_run(
+    engine: Engine, tiny_model: Path, other_tiny_model: Path
+) -> None:
+    sequences = [list(range(3, 103)), PROMPT, [7, 7]]
+    before = engine.prompt_logprobs(sequences)  # also fills the prefix cache with the old policy
+    engine.add("full", PROMPT, n=80, temperature=1.0, max_tokens=12)  # more than max_num_seqs
+    done = [sampled for _ in range(3) for sampled in engine.step()]
+
+    engine.load(other_tiny_model, version=1)
+    after = engine.prompt_logprobs(sequences)
+    done += [sampled for _ in range(3) for sampled in engine.step()]
+    again = engine.prompt_logprobs(sequences)
+
+    for model, scores in ((tiny_model, before), (other_tiny_model, after), (other_tiny_model, again)):
+        for sequence, score in zip(sequences, scores, strict=True):
+            assert score.dtype == np.float32
+            np.testing.assert_allclose(score, expected_logprobs(model, sequence), atol=CLOSE, rtol=0)
+    done += finish(engine)
+    assert sorted(s.index for s in done) == list(range(80))
+
+
+def test_completions_that_end_during_scoring_are_not_lost(engine: Engine) -> None:
+    engine.add("short", PROMPT, n=3, temperature=1.0, max_tokens=1)
+
+    engine.prompt_logprobs([PROMPT])
+
+    assert engine.busy
+    assert sorted(sampled.index for sampled in engine.step()) == [0, 1, 2]
+    assert not engine.busy
+
+
+def test_aborted_requests_bring_nothing(engine: Engine) -> None:
+    engine.add("keep", PROMPT, n=2, temperature=1.0, max_tokens=5)
+    engine.add("drop", PROMPT, n=2, temperature=1.0, max_tokens=50)
+    engine.step()
+
+    engine.abort(["drop", "never seen"])
+
+    assert {sampled.request_id for sampled in finish(engine)} == {"keep"}
+    engine.add("drop", PROMPT, n=1, temperature=1.0, max_tokens=2)  # the id is free again
+    assert len(finish(engine)) == 1
+
+
+def test_foreign_weights_are_refused_and_change_nothing(engine: Engine, tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(tiny_model / "model.safetensors")
+    norm = "model.norm.weight"
+    cases = {
+        "unknown: model.extra.weight": {**tensors, "model.extra.weight": tensors[norm]},
+        f"missing: {norm}": {name: value for name, value in tensors.items() if name != norm},
+        f"{norm} \\[63\\] instead of \\[64\\]": {**tensors, norm: tensors[norm][:63].copy()},
+    }
+    before = engine.prompt_logprobs([PROMPT])[0]
+    for message, wrong in cases.items():
+        save_file(wrong, tmp_path / "model.safetensors")
+        with pytest.raises(WeightsError, match=message):
+            engine.load(tmp_path, version=1)
+    (tmp_path / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="not a complete safetensors file"):
+        engine.load(tmp_path, version=1)
+    with pytest.raises(WeightsError, match="version 9 was announced but"):
+        engine.load(tmp_path / "nowhere", version=9)
+
+    np.testing.assert_array_equal(engine.prompt_logprobs([PROMPT])[0], before)
+
+
+def test_a_written_output_head_of_a_tied_model_is_accepted(
+    engine: Engine, other_tiny_model: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(other_tiny_model / "model.safetensors")
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].copy()}, tmp_path / "one.safetensors")
+
+    engine.load(tmp_path, version=1)
+
+    np.testing.assert_allclose(
+        engine.prompt_logprobs([PROMPT])[0], expected_logprobs(other_tiny_model, PROMPT), atol=CLOSE, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [([], "0 tokens"), ([5] * 128, "128 tokens where 1 to 127 fit"), ([5, 264], "vocabulary of 264"), ([-1], "-1 to")],
+)
+def test_a_prompt_that_would_end_the_engine_is_refused(engine: Engine, prompt: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine.add("bad", prompt, n=1, temperature=1.0, max_tokens=1)
+    assert not engine.busy
+
+
+def test_two_requests_need_two_ids(engine: Engine) -> None:
+    engine.add("same", PROMPT, n=2, temperature=1.0, max_tokens=3)
+    with pytest.raises(ValueError, match="still running"):
+        engine.add("same", PROMPT, n=1, temperature=1.0, max_tokens=3)
+    assert len(finish(engine)) == 2
+
+
+def test_models_that_cannot_be_served_say_so(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not a model folder"):
+        Engine(options(tmp_path / "absent"), version=0)
+
+    thin = save_tiny_model(tmp_path / "thin", seed=0, head_dim=16)
+    with pytest.raises(ModelError, match="thin"):
+        Engine(options(thin), version=0)
+
+    grown = tmp_path / "grown"
+    shutil.copytree(tiny_model, grown)
+    tokenizer = json.loads((grown / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["far"] = 300
+    (grown / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="token id 300, but the model only 264 embeddings"):
+        Engine(options(grown), version=0)

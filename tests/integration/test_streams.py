@@ -1,0 +1,188 @@
+"""The stream protocol on a real server: issue, hand-over, leases, reclaim, fencing, lag, trimming."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from common.errors import Fenced
+from common.schema import Policy
+from common.server import LocalServer
+from common.streams import Broker, BrokerFull
+from tests.make import rollout, scored, ticket
+
+
+def second(broker: Broker) -> Broker:
+    return Broker(broker.url, broker.run, "other")
+
+
+def issue(broker: Broker, count: int = 1) -> int:
+    incarnation = broker.take_over()
+    for id in range(count):
+        assert broker.issue(ticket(broker.run, id, incarnation=incarnation))
+    return incarnation
+
+
+def test_a_ticket_walks_all_stages_and_is_closed(broker: Broker) -> None:
+    incarnation = issue(broker)
+    [order] = broker.read("tickets", 8, 100)
+    assert broker.hand_over(order, rollout(order.ticket))
+    [generated] = broker.read("rollouts", 8, 100)
+    assert broker.hand_over(generated, scored(generated.message))
+    assert broker.open_tickets() == {0: ("scored", 1)}
+    [done] = broker.read("scored", 8, 100)
+    broker.close(incarnation, [(0, 1, done.entry)])
+    assert broker.open_tickets() == {}
+    assert all(state["lag"] == 0 and state["pending"] == 0 for state in broker.backlog().values())
+
+
+def test_issuing_twice_is_issuing_once(broker: Broker) -> None:
+    incarnation = issue(broker)
+    assert not broker.issue(ticket(broker.run, 0, incarnation=incarnation))
+    assert broker.issue(ticket(broker.run, 0, attempt=2, incarnation=incarnation))
+    assert len(broker.read("tickets", 8, 100)) == 2
+
+
+def test_only_the_first_of_two_workers_hands_over(broker: Broker) -> None:
+    issue(broker)
+    [mine] = broker.read("tickets", 8, 100)
+    other = second(broker)
+    [robbed] = other.claim("tickets", 0, 99)
+    assert robbed.deliveries == 2
+    assert other.hand_over(robbed, rollout(robbed.ticket))
+    assert not broker.hand_over(mine, rollout(mine.ticket)), "the late result must change nothing"
+    assert not other.hand_over(robbed, rollout(robbed.ticket)), "nor a client's retry"
+    assert len(broker.read("rollouts", 8, 100)) == 1
+
+
+def test_an_older_attempt_is_refused(broker: Broker) -> None:
+    incarnation = issue(broker)
+    [first] = broker.read("tickets", 8, 100)
+    broker.issue(ticket(broker.run, 0, attempt=2, incarnation=incarnation))
+    assert not broker.hand_over(first, rollout(first.ticket))
+    [latest] = broker.read("tickets", 8, 100)
+    assert broker.hand_over(latest, rollout(latest.ticket))
+
+
+def test_a_robbed_worker_cannot_renew_its_lease(broker: Broker) -> None:
+    issue(broker)
+    [mine] = broker.read("tickets", 8, 100)
+    assert broker.renew([mine]) == {mine.entry}
+    other = second(broker)
+    [robbed] = other.claim("tickets", 0, 99)
+    assert robbed.deliveries == 2, "renewing must not count as a delivery"
+    assert broker.renew([mine]) == set()
+    assert other.renew([robbed]) == {robbed.entry}
+
+
+def test_a_message_that_keeps_failing_is_buried_with_its_reason(broker: Broker) -> None:
+    issue(broker)
+    broker.read("tickets", 8, 100)
+    for _ in range(2):
+        assert len(broker.claim("tickets", 0, 3)) == 1
+    assert broker.claim("tickets", 0, 3) == []
+    [(_, letter)] = broker.dead_letters()
+    assert (letter.id, letter.stage) == (0, "tickets") and "3 deliveries" in letter.reason
+    assert broker.open_tickets() == {0: ("dead", 1)}
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\x00", b"\x81\xa1v\x02", b"\x91" * 5000])
+def test_foreign_bytes_become_dead_letters(broker: Broker, body: bytes) -> None:
+    broker._redis.xadd(broker.key("rollouts"), {"m": body})
+    broker._redis.xadd(broker.key("rollouts"), {"other": b"field"})
+    assert broker.read("rollouts", 8, 100) == []
+    assert all("unreadable" in letter.reason for _, letter in broker.dead_letters())
+    assert len(broker.dead_letters()) == 2
+    assert broker.backlog()["rollouts"]["pending"] == 0
+
+
+def test_a_ticket_of_another_run_is_a_dead_letter(broker: Broker) -> None:
+    incarnation = broker.take_over()
+    broker.issue(ticket("elsewhere", 0, incarnation=incarnation))
+    assert broker.read("tickets", 8, 100) == []
+    assert "elsewhere" in broker.dead_letters()[0][1].reason
+
+
+def test_an_old_learner_is_fenced_off(broker: Broker) -> None:
+    old = broker.take_over()
+    broker.take_over()
+    with pytest.raises(Fenced):
+        broker.issue(ticket(broker.run, 0, incarnation=old))
+    with pytest.raises(Fenced):
+        broker.announce(Policy(old, 1, "x", "/nowhere"))
+    with pytest.raises(Fenced):
+        broker.close(old, [(0, 1, "")])
+
+
+def test_sigma_bar_moves_once_per_ticket(broker: Broker) -> None:
+    issue(broker, 2)
+    assert broker.sigma_bar() is None
+    for sigma in (1.0, 2.0):
+        [order] = broker.read("tickets", 1, 100)
+        broker.hand_over(order, rollout(order.ticket))
+        [generated] = broker.read("rollouts", 1, 100)
+        for _ in range(2):  # the second is a retry
+            broker.hand_over(generated, scored(generated.message, sigma), momentum=0.9)
+    assert broker.sigma_bar() == pytest.approx(0.9 * 1.0 + 0.1 * 2.0)
+    broker.restore_sigma(7.0)
+    assert broker.sigma_bar() == pytest.approx(1.1), "a checkpoint's value must not replace a living one"
+
+
+def test_trimming_keeps_what_is_not_acknowledged_and_lag_right(broker: Broker) -> None:
+    incarnation = issue(broker, 10)
+    held = broker.read("tickets", 6, 100)
+    for delivery in held[:2]:
+        broker.hand_over(delivery, rollout(delivery.ticket))
+    broker.trim()
+    state = broker.backlog()["tickets"]
+    assert state == {"length": 8, "lag": 4, "pending": 4}
+    assert len(broker.read("tickets", 20, 100)) == 4
+    assert incarnation == 1
+
+
+def test_leaving_keeps_a_consumer_that_holds_messages(broker: Broker) -> None:
+    issue(broker)
+    [held] = broker.read("tickets", 1, 100)
+    broker.leave("tickets")
+    assert broker.renew([held]) == {held.entry}
+    broker.hand_over(held, rollout(held.ticket))
+    broker.leave("tickets")
+    assert broker._redis.xinfo_consumers(broker.key("tickets"), "actors") == []
+
+
+def test_a_full_broker_refuses_tickets_but_closes(broker: Broker) -> None:
+    incarnation = issue(broker, 2)
+    [order, _] = broker.read("tickets", 8, 100)
+    try:
+        broker._redis.config_set("maxmemory", "1mb")
+        with pytest.raises(BrokerFull):
+            broker.issue(ticket(broker.run, 5, incarnation=incarnation))
+        broker.close(incarnation, [(1, 1, "")])
+        broker.trim()
+        assert broker.renew([order]) == {order.entry}
+    finally:
+        broker._redis.config_set("maxmemory", "256mb")
+    assert set(broker.open_tickets()) == {0}
+
+
+def test_a_worker_goes_on_after_the_broker_lost_everything(broker: Broker) -> None:
+    issue(broker)
+    broker._redis.delete(*broker._redis.keys(broker.key("*")))
+    assert broker.read("tickets", 1, 10) == []
+    incarnation = broker.take_over()
+    assert broker.issue(ticket(broker.run, 0, attempt=2, incarnation=incarnation))
+    assert len(broker.read("tickets", 1, 100)) == 1
+
+
+def test_waits_for_a_server_that_comes_back(server: LocalServer, run_id: str, tmp_path) -> None:
+    with LocalServer(tmp_path, memory_mb=64, append_only=True) as first:
+        broker = Broker(first.url, run_id, "test")
+        broker.check()
+        issue(broker)
+    found: list[object] = []
+    reader = threading.Thread(target=lambda: found.extend(broker.read("tickets", 1, 100)))
+    reader.start()
+    with LocalServer(tmp_path, memory_mb=64, append_only=True):
+        reader.join(20)
+        assert len(found) == 1
