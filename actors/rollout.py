@@ -1,0 +1,71 @@
+"""From single completions to whole groups. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from actors.engine import Sampled
+from common.schema import Completion, Policy, Rollout
+from common.streams import Delivery
+
+STEPS_PER_INCARNATION = 2**32
+
+
+def version_key(policy: Policy) -> int:
+    """One number for the engine's bookkeeping of (incarnation, step)."""
+    return policy.incarnation * STEPS_PER_INCARNATION + policy.step
+
+
+def completion_of(sampled: Sampled) -> Completion:
+    """The wire's form of what the engine returned."""
+    return Completion(
+        text=sampled.text,
+        ids=np.asarray(sampled.token_ids, dtype=np.int32),
+        logprobs=np.asarray(sampled.logprobs, dtype=np.float32),
+        versions=[(tokens, *divmod(key, STEPS_PER_INCARNATION)) for tokens, key in sampled.versions],
+        finish=sampled.finish_reason,
+        seconds=sampled.seconds,
+    )
+
+
+class Groups:
+    """Groups being sampled: a group leaves only when its last completion has ended."""
+
+    def __init__(self, actor: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._actor = actor
+        self._clock = clock
+        self._open: dict[str, tuple[Delivery, float, dict[int, Completion]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, entry: str) -> bool:
+        return entry in self._open
+
+    def start(self, delivery: Delivery) -> None:
+        self._open[delivery.entry] = (delivery, self._clock(), {})
+
+    def give_up(self, entry: str) -> Delivery | None:
+        """Forgets a group, e.g. one whose lease was lost."""
+        found = self._open.pop(entry, None)
+        return found[0] if found else None
+
+    def deliveries(self) -> list[Delivery]:
+        return [delivery for delivery, _, _ in self._open.values()]
+
+    def add(self, sampled: Sampled) -> tuple[Delivery, Rollout] | None:
+        """The finished group when this was its last completion. `request_id` is the delivery's entry."""
+        found = self._open.get(sampled.request_id)
+        if found is None:  # of a group that was given up
+            return None
+        delivery, started, done = found
+        done[sampled.index] = completion_of(sampled)
+        ticket = delivery.ticket
+        if len(done) < ticket.completions:
+            return None
+        del self._open[sampled.request_id]
+        ordered = [done[i] for i in range(ticket.completions)]
+        return delivery, Rollout(ticket, ordered, self._actor, self._clock() - started)

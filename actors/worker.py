@@ -1,0 +1,208 @@
+"""The actor's loop: follow the policy, take tickets, sample, publish groups."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from actors.engine import Engine, EngineOptions
+from actors.rollout import Groups, version_key
+from common.errors import SamplerMismatch, WeightsError
+from common.leases import Leases
+from common.lifecycle import Every, stop_on_signals
+from common.models import local_folder
+from common.schema import Policy, Ticket
+from common.settings import Sections
+from common.streams import Broker, Delivery
+from common.weights import verified
+
+POLICY_POLL_S = 0.02
+IDLE_BLOCK_MS = 200
+DRAIN_S = 20.0
+WEIGHTS_RETRY_S = 1.0
+
+log = structlog.get_logger("actor")
+
+
+def run(settings: Sections, url: str, run_id: str) -> int:
+    """Samples until the run is over or a signal asks to drain; returns the exit code."""
+    stop = stop_on_signals()
+    broker = Broker(url, run_id, "actor", stop=stop)
+    broker.check()
+    options = settings.actor
+    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
+    engine = Engine(
+        EngineOptions(
+            model=str(model),
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.groups_in_flight * settings.sampling.completions,
+            kv_cache_gib=options.kv_cache_gib,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+            tensor_parallel=options.tensor_parallel,
+            threads=options.threads,
+            seed=int.from_bytes(broker.consumer.encode()[-6:], "big") % 2**31,  # actors must not sample the same
+            trust_remote_code=settings.model.trust_remote_code,
+        ),
+        version=0,
+    )
+    log.info("engine ready", model=str(model), consumer=broker.consumer)
+    actor = Actor(settings, broker, engine, stop)
+    try:
+        actor.loop()
+    finally:
+        actor.close()
+    return 0
+
+
+class Actor:
+    def __init__(self, settings: Sections, broker: Broker, engine: Engine, stop: threading.Event) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._engine = engine
+        self._stop = stop
+        self._policy: Policy | None = None
+        self._groups = Groups(broker.consumer)
+        self._leases = Leases(broker, settings.broker.claim_after_ms)
+        self._poll = Every(POLICY_POLL_S)
+        self._pulse = Every(1.0)
+        self._reclaim = Every(settings.broker.claim_after_ms / 2000)
+        self._retry_weights_at = 0.0
+        self._told_missing = ""
+        self._worst_difference = 0.0
+        self._tokens = self._completions = 0
+        self._busy_s = self._load_s = 0.0
+
+    def loop(self) -> None:
+        while not self._stop.is_set() and not (self._pulse.due() and self._over()):
+            self._follow_policy()
+            self._take_tickets()
+            self._sample()
+        deadline = time.monotonic() + DRAIN_S
+        while self._engine.busy and not self._broker.over() and time.monotonic() < deadline:
+            self._sample()
+
+    def close(self) -> None:
+        self._leases.close()
+        self._broker.leave("tickets")
+        self._engine.close()
+
+    def _over(self) -> bool:
+        waits = "" if self._policy else "the learner's first policy"
+        if self._policy and not self._engine.busy:
+            waits = "tickets"
+        self._broker.heartbeat(
+            {
+                "role": "actor",
+                "step": self._policy.step if self._policy else None,
+                "checksum": self._policy.checksum if self._policy else None,
+                "groups": len(self._groups),
+                "tokens": self._tokens,
+                "completions": self._completions,
+                "busy_s": self._busy_s,
+                "load_s": self._load_s,
+                "max_logprob_difference": self._worst_difference,
+                "waits_for": waits or None,
+            }
+        )
+        return self._broker.over()
+
+    def _follow_policy(self, at_least: int = -1) -> None:
+        """Loads the newest announced weights, between two engine steps."""
+        if (not self._poll.due() and at_least < 0) or time.monotonic() < self._retry_weights_at:
+            return
+        newest = self._broker.policy()
+        if newest is None or (self._policy and version_key(newest) == version_key(self._policy)):
+            return
+        try:
+            file = verified(_folder(newest), newest.checksum)
+            times = self._engine.load(file.parent, version_key(newest))
+        except WeightsError as error:
+            latest = self._broker.policy()
+            if latest is None or version_key(latest) == version_key(newest):  # else it was pruned: the newer one is next
+                self._retry_weights_at = time.monotonic() + WEIGHTS_RETRY_S
+                if self._told_missing != str(error):
+                    self._told_missing = str(error)
+                    log.error("weights not loaded, trying again", step=newest.step, why=str(error))
+            return
+        self._told_missing = ""
+        self._policy = newest
+        self._load_s += times.check + times.pause + times.load + times.resume
+        self._check(newest)
+
+    def _check(self, policy: Policy) -> None:
+        """The engine must compute what the learner computes: a difference is a wrong ratio in every token."""
+        if not policy.check_ids:
+            return
+        ours = self._engine.prompt_logprobs([ids.tolist() for ids in policy.check_ids])
+        worst = max(float(np.abs(a - b).max()) for a, b in zip(ours, policy.check_logprobs, strict=True))
+        self._worst_difference = max(self._worst_difference, worst)
+        bound = self._settings.actor.max_logprob_difference
+        log.debug("weights loaded", step=policy.step, logprob_difference=worst)
+        if not worst <= bound:  # also for NaN
+            raise SamplerMismatch(
+                f"after loading step {policy.step} the engine's log-probabilities miss the learner's by {worst:.3g} "
+                f"(actor.max_logprob_difference = {bound:g}): same model folder, tokenizer and dtype on both sides? "
+                "bfloat16 needs about 0.15"
+            )
+
+    def _take_tickets(self) -> None:
+        if self._policy is None:
+            self._stop.wait(POLICY_POLL_S)
+            return
+        free = self._settings.actor.groups_in_flight - len(self._groups)
+        found: list[Delivery] = []
+        if self._reclaim.due():
+            broker = self._settings.broker
+            found = self._broker.claim("tickets", broker.claim_after_ms, broker.max_deliveries)
+        if free > 0 and time.monotonic() >= self._retry_weights_at:
+            found += self._broker.read("tickets", free, 0 if self._engine.busy else IDLE_BLOCK_MS)
+        for delivery in found:
+            if delivery.entry not in self._groups:
+                self._start(delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        ticket = delivery.ticket
+        assert isinstance(ticket, Ticket)
+        if self._policy and ticket.step > self._policy.step:
+            self._follow_policy(at_least=ticket.step)
+        try:
+            self._engine.add(
+                delivery.entry,
+                ticket.prompt_ids.tolist(),
+                n=ticket.completions,
+                temperature=ticket.temperature,
+                max_tokens=ticket.max_tokens,
+            )
+        except ValueError as error:  # this prompt can never be sampled here
+            self._broker.bury(delivery, str(error), "")
+            return
+        self._groups.start(delivery)
+        self._leases.hold([delivery])
+
+    def _sample(self) -> None:
+        for entry in self._leases.lost():
+            if self._groups.give_up(entry):
+                log.warning("lease lost, group given up", entry=entry)
+                self._engine.abort([entry])
+        if not self._engine.busy:
+            return
+        started = time.monotonic()
+        finished = self._engine.step()
+        self._busy_s += time.monotonic() - started
+        for sampled in finished:
+            self._tokens += len(sampled.token_ids)
+            self._completions += 1
+            done = self._groups.add(sampled)
+            if done:
+                delivery, rollout = done
+                self._leases.release([delivery])
+                self._broker.hand_over(delivery, rollout)
+
+
+def _folder(policy: Policy) -> Path:
+    return Path(policy.folder)

@@ -1,0 +1,32 @@
+"""Where a model's files are: a local folder, or a hub name resolved to one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.errors import ModelError
+
+
+def local_folder(model: str, setting: str, revision: str | None = None) -> Path:
+    """Folder with the model's files; a hub name is downloaded, or taken from the hub's cache.
+
+    `setting` is named in the error. Raises ModelError with the remedy.
+    """
+    if not model:
+        raise ModelError(f"{setting} is not set: give a folder in Hugging Face layout, or a hub name")
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{setting} = {model}: the folder has no config.json; it is not a model in Hugging Face layout")
+        return folder
+    if folder.is_absolute() or model.count("/") != 1 or model.startswith("."):
+        raise ModelError(f"{setting} = {model}: there is no such folder; `hero sft` and `hero rm` make one, or give a hub name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
+    except Exception as error:  # the hub client raises a dozen unrelated kinds
+        raise ModelError(
+            f"{setting} = {model}: neither a folder here nor to be had from the hub ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:200]}); check the name, or download it on a host with network"
+        ) from error

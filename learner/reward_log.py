@@ -1,0 +1,76 @@
+"""The reward log: every group that the learner trains on or drops, as one JSON object a line.
+
+Long after the streams were trimmed, any reward can be derived again from it. Rotated, bounded in size.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.schema import Scored
+
+FILES = 8
+
+
+class RewardLog:
+    """Appends to `folder/rewards.jsonl`; older parts are rewards.jsonl.1 to .7."""
+
+    def __init__(self, folder: Path, limit_mb: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._handler = logging.handlers.RotatingFileHandler(
+            folder / "rewards.jsonl", maxBytes=limit_mb * 2**20 // FILES, backupCount=FILES - 1, encoding="utf-8"
+        )
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+
+    def write(self, group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None = None) -> None:
+        """`outcome` is "trained" or "dropped: reason"; `step` the batch it went into, or would have."""
+        line = json.dumps(record(group, outcome, step, advantages), ensure_ascii=False)
+        self._handler.emit(logging.makeLogRecord({"msg": line}))
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+def record(group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None) -> dict[str, Any]:
+    """One line of the log. `rm_score` is null for a context overflow, or where the mode needs no model."""
+    ticket = group.ticket
+    scores = [None] * ticket.completions if group.rm_scores is None else [_finite(x) for x in group.rm_scores]
+    return {
+        "id": ticket.id,
+        "attempt": ticket.attempt,
+        "outcome": outcome,
+        "step": step,
+        "question": ticket.question,
+        "gold": ticket.gold,
+        "meta": ticket.meta,
+        "mode": group.mode,
+        "sigma_u": group.sigma_u,
+        "sigma_bar": group.sigma_bar,
+        "weight": group.weight,
+        "completions": [
+            {
+                "text": completion.text,
+                "status": group.statuses[i],
+                "extracted": group.extracted[i],
+                "rm_score": scores[i],
+                "r_hat": float(group.r_hat[i]),
+                "reward": float(group.rewards[i]),
+                "advantage": None if advantages is None else float(advantages[i]),
+                "tokens": len(completion.ids),
+                "finish": completion.finish,
+                "versions": completion.versions,
+            }
+            for i, completion in enumerate(group.rollout.completions)
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

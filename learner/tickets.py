@@ -1,0 +1,35 @@
+"""Which prompt a ticket means, and how many tickets may be in flight. Pure."""
+
+from __future__ import annotations
+
+import random
+
+
+class PromptOrder:
+    """The seeded, endless order of prompts: ticket id -> row, a new shuffle in every epoch."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        if rows < 1:
+            raise ValueError("no prompts")
+        self._rows = rows
+        self._seed = seed
+        self._epoch = -1
+        self._order: list[int] = []
+
+    def row(self, ticket_id: int) -> int:
+        """Row of a ticket; the same in every attempt and after every restart."""
+        epoch, place = divmod(ticket_id, self._rows)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = list(range(self._rows))
+            random.Random(f"{self._seed}/{epoch}").shuffle(self._order)  # noqa: S311 - no secret
+        return self._order[place]
+
+
+def capacity(groups_per_step: int, max_staleness: int) -> int:
+    """Most tickets in flight, the batch in training included, for which staleness stays within its bound.
+
+    A ticket issued at step s waits for at most `capacity - groups_per_step` groups, that is max_staleness
+    batches; so queues are bounded and back-pressure needs nothing else.
+    """
+    return (max_staleness + 1) * groups_per_step

@@ -1,0 +1,157 @@
+"""The scorer's loop: take rollouts, verify, ask the reward model, apply HERO, publish scored groups."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from common.leases import Leases
+from common.lifecycle import Every, stop_on_signals
+from common.models import local_folder
+from common.schema import Rollout, Scored
+from common.settings import Sections
+from common.streams import Broker, Delivery
+from scorer.rewards import NEEDS_REWARD_MODEL, shape
+from scorer.reward_model import RewardModel
+from scorer.sandbox import Item, Sandbox
+from scorer.verifier import Verdict
+
+BLOCK_MS = 500
+
+log = structlog.get_logger("scorer")
+
+
+def run(settings: Sections, url: str, run_id: str) -> int:
+    """Scores until the run is over or a signal asks to stop; returns the exit code."""
+    stop = stop_on_signals()
+    broker = Broker(url, run_id, "scorer", stop=stop)
+    broker.check()
+    with make_sandbox(settings) as sandbox:
+        scorer = Scorer(settings, broker, sandbox, make_reward_model(settings), stop)
+        log.info("scorer ready", consumer=broker.consumer, mode=settings.reward.mode)
+        try:
+            scorer.loop()
+        finally:
+            scorer.close()
+    return 0
+
+
+def make_sandbox(settings: Sections) -> Sandbox:
+    v = settings.verifier
+    return Sandbox(v.children, v.deadline_s, v.memory_mb, v.max_chars, v.tasks_per_child, v.kind)
+
+
+def make_reward_model(settings: Sections) -> RewardModel | None:
+    """The configured reward model; None where the mode needs none."""
+    if settings.reward.mode not in NEEDS_REWARD_MODEL:
+        return None
+    r = settings.reward_model
+    folder = local_folder(r.model or "", "reward_model.model", r.revision)
+    return RewardModel(
+        folder, dtype=r.dtype, batch_tokens=r.batch_tokens, max_length=r.max_length, system_prompt=r.system_prompt,
+        trust_remote_code=r.trust_remote_code,
+    )  # fmt: skip
+
+
+class Scorer:
+    def __init__(
+        self, settings: Sections, broker: Broker, sandbox: Sandbox, model: RewardModel | None, stop: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._sandbox = sandbox
+        self._model = model
+        self._stop = stop
+        self._leases = Leases(broker, settings.broker.claim_after_ms)
+        self._pulse = Every(1.0)
+        self._reclaim = Every(settings.broker.claim_after_ms / 2000)
+        self._groups = 0
+        self._verify_s = self._model_s = 0.0
+
+    def loop(self) -> None:
+        while not self._stop.is_set() and not (self._pulse.due() and self._over()):
+            taken: list[Delivery] = []
+            if self._reclaim.due():
+                broker = self._settings.broker
+                taken = self._broker.claim("rollouts", broker.claim_after_ms, broker.max_deliveries)
+            taken += self._broker.read("rollouts", self._settings.scorer.batch_groups, 0 if taken else BLOCK_MS)
+            self._leases.hold(taken)
+            try:
+                self._score(taken)
+            finally:
+                self._leases.release(taken)
+
+    def close(self) -> None:
+        self._leases.close()
+        self._broker.leave("rollouts")
+
+    def _over(self) -> bool:
+        self._broker.heartbeat(
+            {"role": "scorer", "groups": self._groups, "verify_s": self._verify_s, "model_s": self._model_s}
+        )
+        return self._broker.over()
+
+    def _score(self, taken: Sequence[Delivery]) -> None:
+        """Scores all together; if that fails each alone, so that one bad group harms no other."""
+        if not taken:
+            return
+        try:
+            self._score_together(taken)
+        except Exception as error:
+            if len(taken) > 1:
+                for delivery in taken:
+                    self._score([delivery])
+            elif taken[0].deliveries >= self._settings.broker.max_deliveries:
+                self._broker.bury(taken[0], f"scoring failed: {type(error).__name__}: {error}", traceback.format_exc())
+            else:  # of the infrastructure, not of the completion: its lease runs out and it is tried again
+                log.exception("scoring failed, will be tried again", ticket=taken[0].ticket.id)
+
+    def _score_together(self, taken: Sequence[Delivery]) -> None:
+        rollouts = [delivery.message for delivery in taken if isinstance(delivery.message, Rollout)]
+        started = time.monotonic()
+        items = [Item(r.ticket.gold, c.text, r.ticket.meta) for r in rollouts for c in r.completions]
+        verdicts = self._sandbox.verify(items)
+        verified = time.monotonic()
+        scores = None
+        if self._model is not None:
+            scores = self._model.score([(r.ticket.question, c.text) for r in rollouts for c in r.completions])
+        scored = time.monotonic()
+        self._verify_s += verified - started
+        self._model_s += scored - verified
+        start = 0
+        for delivery, rollout in zip(taken, rollouts, strict=True):
+            part = slice(start, start := start + len(rollout.completions))
+            group = self._shape(rollout, verdicts[part], None if scores is None else scores[part], scored - started)
+            self._broker.hand_over(delivery, group, self._settings.reward.sigma_momentum)
+            self._groups += 1
+
+    def _shape(
+        self, rollout: Rollout, verdicts: Sequence[Verdict], scores: NDArray[np.float64] | None, seconds: float
+    ) -> Scored:
+        statuses = [v.status for v in verdicts]
+        if scores is not None:
+            statuses = ["context_overflow" if np.isnan(s) else v for v, s in zip(statuses, scores, strict=True)]
+        shaped = shape(
+            self._settings.reward.mode,
+            [status == "correct" for status in statuses],
+            None if scores is None else _filled(scores),
+            sigma_bar=self._broker.sigma_bar(),
+            options=self._settings.reward,
+        )
+        return Scored(
+            rollout=rollout, mode=self._settings.reward.mode, statuses=list(statuses),
+            extracted=[v.extracted for v in verdicts], rm_scores=scores, r_hat=shaped.r_hat, weight=shaped.weight,
+            sigma_u=shaped.sigma_u, sigma_bar=shaped.sigma_bar, scorer=self._broker.consumer, seconds=seconds,
+        )  # fmt: skip
+
+
+def _filled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores with an overflow (NaN) at the group's lowest: too long for the model to judge is no merit."""
+    finite = scores[~np.isnan(scores)]
+    return np.where(np.isnan(scores), finite.min() if len(finite) else 0.0, scores)
