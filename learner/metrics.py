@@ -1,0 +1,64 @@
+"""What a batch looked like, under the names that people look for. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.schema import Scored
+
+
+def batch_metrics(groups: Sequence[Scored], advantages: Sequence[NDArray[np.float64]], step: int) -> dict[str, Any]:
+    """Rewards by part, strata, statuses, lengths, staleness of one batch trained at `step`."""
+    completions = [c for group in groups for c in group.rollout.completions]
+    lengths = np.array([len(c.ids) for c in completions])
+    statuses = Counter(status for group in groups for status in group.statuses)
+    rewards = np.concatenate([group.rewards for group in groups])
+    correct = [np.array([s == "correct" for s in group.statuses]) for group in groups]
+    uniform = [bool(c.all() or not c.any()) for c in correct]
+    staleness = np.array([step - group.oldest_step for group in groups])
+    scores = [group.rm_scores for group in groups if group.rm_scores is not None]
+    metrics: dict[str, Any] = {
+        "reward_mean": rewards.mean(),
+        "reward_std": rewards.std(),
+        "accuracy": np.concatenate(correct).mean(),
+        "r_hat_mean": np.concatenate([group.r_hat for group in groups]).mean(),
+        "weight_mean": np.mean([group.weight for group in groups]),
+        "uniform_group_share": np.mean(uniform),
+        "all_wrong_share": np.mean([not c.any() for c in correct]),
+        "zero_advantage_group_share": np.mean([not a.any() for a in advantages]),
+        "advantage_abs_mean": np.abs(np.concatenate(advantages)).mean(),
+        "completion_tokens_mean": lengths.mean(),
+        "completion_tokens_max": lengths.max(),
+        "truncated_share": np.mean([c.finish == "length" for c in completions]),
+        "staleness_min": staleness.min(),
+        "staleness_mean": staleness.mean(),
+        "staleness_max": staleness.max(),
+        "sampled_tokens": lengths.sum(),
+    }
+    metrics |= {f"status_{name}": count for name, count in statuses.items()}
+    if scores:
+        metrics["rm_score_mean"] = np.nanmean(np.concatenate(scores))
+        metrics["sigma_u_mean"] = np.mean([g.sigma_u for g in groups if g.sigma_u is not None])
+        metrics["sigma_bar"] = next((g.sigma_bar for g in reversed(groups) if g.sigma_bar is not None), None)
+        inside = [_auroc(s, c) for s, c, u in zip(scores, correct, uniform, strict=True) if not u]
+        if inside:
+            metrics["rm_auroc_mixed_groups"] = np.mean(inside)
+    return {name: _plain(value) for name, value in metrics.items()}
+
+
+def _auroc(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
+    """Share of (correct, wrong) pairs that the scores put in order; a tie counts half."""
+    good, bad = scores[correct][:, None], scores[~correct][None, :]
+    return float(np.mean((good > bad) + 0.5 * (good == bad)))
+
+
+def _plain(value: Any) -> int | float | None:
+    if value is None:
+        return None
+    number = value.item() if isinstance(value, np.generic) else value
+    return int(number) if isinstance(number, int) else round(float(number), 6)
