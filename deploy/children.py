@@ -1,0 +1,106 @@
+"""The processes of a run on this machine: started, watched, restarted, drained; none outlives us."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from common.errors import ChildFailed
+from common.lifecycle import die_with_parent
+
+MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
+RESTART_WINDOW_S = 300.0
+DRAIN_S = 40.0
+LAST_LINES = 15
+
+log = structlog.get_logger("up")
+
+
+@dataclass
+class Child:
+    name: str
+    command: list[str]
+    threads: int
+    log_file: Path
+    process: subprocess.Popen[bytes]
+    restarts: list[float] = field(default_factory=list)
+
+
+class Children:
+    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        self._children: dict[str, Child] = {}
+
+    def start(self, name: str, arguments: list[str], threads: int) -> None:
+        """Starts `hero ARGUMENTS` under a name."""
+        command = [sys.executable, "-m", "deploy.cli", *arguments]
+        (self._logs / f"{name}.cmd").write_text(shlex.join(command) + "\n")
+        file = self._logs / f"{name}.log"
+        self._children[name] = Child(name, command, threads, file, _spawn(command, threads, file))
+
+    def check(self) -> str | None:
+        """Restarts what died; returns the name of an essential child (the learner) that ended, if it did.
+
+        Raises ChildFailed with the end of its log when one cannot be kept alive.
+        """
+        now = time.monotonic()
+        for child in self._children.values():
+            code = child.process.poll()
+            if code is None:
+                continue
+            if child.name == "learner":
+                return child.name
+            child.restarts = [t for t in child.restarts if now - t < RESTART_WINDOW_S]
+            if len(child.restarts) >= MAX_RESTARTS:
+                raise ChildFailed(f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n{self.last_words(child.name)}")
+            child.restarts.append(now)
+            log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))
+            child.process = _spawn(child.command, child.threads, child.log_file)
+        return None
+
+    def exit_code(self, name: str) -> int | None:
+        return self._children[name].process.poll()
+
+    def last_words(self, name: str) -> str:
+        """End of a child's log."""
+        lines = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()
+        return "\n".join("  " + line[:400] for line in lines[-LAST_LINES:])
+
+    def pids(self) -> dict[str, int]:
+        return {name: child.process.pid for name, child in self._children.items()}
+
+    def stop(self, names: list[str] | None = None) -> None:
+        """SIGTERM, a deadline to drain, SIGKILL."""
+        chosen = [c for name, c in self._children.items() if names is None or name in names]
+        for child in chosen:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + DRAIN_S
+        for child in chosen:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("did not drain in time, killed", child=child.name, seconds=DRAIN_S)
+                child.process.kill()
+                child.process.wait()
+
+
+def _spawn(command: list[str], threads: int, log_file: Path) -> subprocess.Popen[bytes]:
+    # Two OpenMP pools that spin while they wait slow a step from 0.1 s to 10 s on two cores.
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    with log_file.open("ab") as out:
+        return subprocess.Popen(  # noqa: S603 - our own argument list
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, preexec_fn=die_with_parent,
+            start_new_session=True,  # Ctrl-C reaches us alone; we forward it as a drain
+        )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Held-out accuracy of a model, greedy and sampled: `python -m deploy.evaluate SETTINGS MODEL OUT`.
+
+A process of its own, so that the engine's memory is free again before training starts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common import config
+from common.errors import HeroError
+from common.problems import load
+from common.settings import Sections
+from common.tasks import Problem
+from deploy.show import bars
+
+
+def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
+    """{"greedy": share, "sampled": share, "problems", "interval95", "by_task", "seconds"}."""
+    from deploy.sampling import sample
+    from learner.render import Renderer
+
+    started = time.monotonic()
+    problems, _ = load(settings, "eval", settings.eval.problems)
+    renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
+    prompts = [renderer.prompt_ids(problem.question).tolist() for problem in problems]
+    result: dict[str, Any] = {"problems": len(problems), "model": str(model), "by_task": {}}
+    with bars() as progress:
+        for name, temperature, top_p in (("greedy", 0.0, 1.0), ("sampled", settings.eval.temperature, settings.eval.top_p)):
+            texts = sample(
+                settings, model, prompts, completions=1, temperature=temperature, top_p=top_p, progress=progress,
+                description=f"held-out, {name}",
+            )  # fmt: skip
+            right = judge(settings, problems, [t[0] for t in texts])
+            result[name] = sum(right) / len(right)
+            result.setdefault("interval95", {})[name] = 1.96 * math.sqrt(result[name] * (1 - result[name]) / len(right))
+            for problem, ok in zip(problems, right, strict=True):
+                counts = result["by_task"].setdefault(problem.meta.get("task", "all"), {})
+                counts.setdefault(name, []).append(ok)
+    result["by_task"] = {
+        task: {name: sum(ok) / len(ok) for name, ok in counts.items()} for task, counts in result["by_task"].items()
+    }
+    return result | {"seconds": time.monotonic() - started}
+
+
+def judge(settings: Sections, problems: Sequence[Problem], texts: Sequence[str], kind: str | None = None) -> list[bool]:
+    """Whether each completion is right: by the task's own scorer where the problem has one, else by math-verify."""
+    from scorer.sandbox import Item
+    from scorer.worker import make_sandbox
+
+    kind = kind or ("task" if problems[0].meta.get("task") else "math")
+    verifier = settings.verifier.model_copy(update={"kind": kind})
+    with make_sandbox(settings.model_copy(update={"verifier": verifier})) as sandbox:
+        items = [Item(p.answer, text, p.meta) for p, text in zip(problems, texts, strict=True)]
+        return [verdict.status == "correct" for verdict in sandbox.verify(items)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    settings_file, model, out = (Path(a) for a in arguments)
+    try:
+        result = evaluate(config.from_dump(settings_file.read_text()), model)
+    except HeroError as error:
+        return config.fail(error)
+    out.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""Prompts of a run, checked once and kept in the run folder: what is bad is listed with line and reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from common.errors import DataError
+from common.models import local_folder
+from common.problems import BadLine, load
+from common.settings import Sections
+from common.tasks import Problem
+from deploy.run_folder import write_atomically
+
+_PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
+_CHUNK = 64
+
+
+def prompts(settings: Sections, console: Console) -> list[Problem]:
+    """The run's usable prompts, from the run folder when a run is resumed. Raises DataError if none is usable."""
+    file = settings.run.folder / "prompts.jsonl"
+    if file.is_file():
+        return [Problem(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    problems, bad = load(settings, "train")
+    good, more = _usable(problems, settings, console)
+    bad += more
+    if bad:
+        write_atomically(settings.run.folder / "bad_lines.jsonl", "".join(json.dumps(dataclasses.asdict(b)) + "\n" for b in bad))
+        kinds = Counter(line.reason.split(":")[0] for line in bad)
+        console.print(f"{len(bad)} of {len(good) + len(bad)} lines cannot be used and are left out:")
+        for reason, count in kinds.most_common(5):
+            example = next(line for line in bad if line.reason.startswith(reason))
+            console.print(f"  {count} x {example.reason[:200]} (e.g. line {example.number})", markup=False)
+        console.print(f"  all are listed in {settings.run.folder / 'bad_lines.jsonl'}")
+    if not good:
+        raise DataError(f"{settings.data.train} has no usable line; {len(bad)} bad ones are in {settings.run.folder / 'bad_lines.jsonl'}")
+    write_atomically(file, "".join(json.dumps(dataclasses.asdict(p) | {"solution": None}) + "\n" for p in good))
+    return good
+
+
+def _usable(problems: list[Problem], settings: Sections, console: Console) -> tuple[list[Problem], list[BadLine]]:
+    """Leaves out prompts that are too long and answers that the verifier cannot read."""
+    from learner.render import Renderer
+
+    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
+    renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
+    limit = settings.data.max_prompt_tokens
+    reasons: list[str | None] = []
+    for problem in problems:
+        tokens = len(renderer.prompt_ids(problem.question))
+        reasons.append(f"prompt too long: {tokens} tokens, data.max_prompt_tokens = {limit}" if tokens > limit else None)
+    hard = [i for i, p in enumerate(problems) if reasons[i] is None and not _PLAIN_NUMBER.fullmatch(p.answer)]
+    if settings.verifier.kind == "math" and hard:
+        from scorer.worker import make_sandbox
+
+        with make_sandbox(settings) as sandbox:
+            starts = range(0, len(hard), _CHUNK)
+            for start in track(starts, "checking answers", console=console, transient=True):
+                chunk = hard[start : start + _CHUNK]
+                for i, reason in zip(chunk, sandbox.check_golds([problems[i].answer for i in chunk]), strict=True):
+                    reasons[i] = f"answer does not parse: {reason}" if reason else None
+    good = [problem for problem, reason in zip(problems, reasons, strict=True) if reason is None]
+    bad = [BadLine(number, reason) for number, reason in enumerate(reasons, 1) if reason is not None]
+    return good, bad
+
+
+def read(folder: Path) -> list[Problem]:
+    """Prompts that `prompts` left in a run folder."""
+    return [Problem(**json.loads(line)) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,80 @@
+"""The folder of a run: which run it holds, its settings, and what may be resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from common.errors import RunFolderError
+from common.settings import Sections
+
+IDENTITY = ("run.name", "run.seed", "model", "data", "sampling", "reward", "reward_model", "verifier", "learner")
+FREE = ("learner.threads", "learner.checkpoint_every_steps", "learner.checkpoint_every_seconds", "reward_model.batch_tokens",
+        "learner.checkpoint_every_mb", "learner.keep_checkpoints", "learner.reward_log_mb", "verifier.children")  # fmt: skip
+
+
+def open_run(settings: Sections) -> tuple[str, bool]:
+    """(run id, whether it is resumed). Raises RunFolderError rather than mix two runs in one folder.
+
+    A run may be resumed with another length, count of processes, threads or checkpoint rhythm; everything that
+    decides what is learned must be the same.
+    """
+    folder = settings.run.folder
+    marker = folder / "run.json"
+    identity = _identity(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if marker.is_file():
+            held = json.loads(marker.read_text())
+            changed = sorted(key for key in identity.keys() | held["identity"].keys() if identity.get(key) != held["identity"].get(key))
+            if changed:
+                raise RunFolderError(
+                    f"{folder} holds run {held['id']}, which differs in {', '.join(changed[:5])}; "
+                    "set run.folder to a new folder, or use the settings that this run began with to resume it"
+                )
+            if (folder / "summary.json").is_file() and json.loads((folder / "summary.json").read_text())["steps"] >= settings.run.steps:
+                raise RunFolderError(
+                    f"{folder} holds run {held['id']}, which is finished; set run.folder to a new folder, "
+                    f"or run.steps above {settings.run.steps} to train on"
+                )
+            return held["id"], True
+        if any(folder.iterdir()):
+            raise RunFolderError(f"{folder} holds files that are no run of ours; set run.folder to a new or empty folder")
+        run_id = settings.run.id or f"{settings.run.name}-{secrets.token_hex(3)}"
+        marker.write_text(json.dumps({"id": run_id, "identity": identity}, indent=1))
+        return run_id, False
+    except (OSError, KeyError, ValueError) as error:
+        raise RunFolderError(f"run folder {folder} cannot be used: {error}; set run.folder to one that you may write") from error
+
+
+def run_id_of(settings: Sections) -> str:
+    """The id for a worker that is started by hand: run.id, else that of the run folder."""
+    if settings.run.id:
+        return settings.run.id
+    marker = settings.run.folder / "run.json"
+    if not marker.is_file():
+        raise RunFolderError(f"which run? {marker} is not here: give --run.id (the learner's log and run.json name it)")
+    return str(json.loads(marker.read_text())["id"])
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Whole or not there, also when the disk fills up."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def _identity(settings: Sections) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    dumped = settings.model_dump(mode="json")
+    for name in IDENTITY:
+        section, _, key = name.partition(".")
+        for field in [key] if key else list(dumped[section]):
+            flat[f"{section}.{field}"] = dumped[section][field]
+    return {key: value for key, value in flat.items() if key not in FREE}

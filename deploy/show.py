@@ -1,0 +1,91 @@
+"""What people look at: progress bars, the live view of a run, the closing table, the picture of the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True)
+
+
+def bars() -> Progress:
+    """Progress bars with count, time spent and time left; on a pipe they show only at their end."""
+    return Progress(
+        TextColumn("{task.description:<22}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console,
+    )  # fmt: skip
+
+
+def step_line(line: dict[str, Any], total: int, backlog: dict[Any, Any], tokens_per_second: float, seconds_left: float) -> str:
+    """One step in one line of at most 110 characters."""
+    rm = line.get("rm_score_mean")
+    lags = "/".join(str(backlog.get(stage, {}).get("lag", "?")) for stage in ("tickets", "rollouts", "scored"))
+    minutes, seconds = divmod(int(seconds_left), 60)
+    return (
+        f"step {line['step']:>4}/{total}  reward {line['reward_mean']:6.3f}  accuracy {line['accuracy']:.3f}  "
+        + (f"rm {rm:6.2f}  w {line['weight_mean']:.2f}  " if rm is not None else "")
+        + f"stale {line['staleness_mean']:.1f}  lag {lags}  {tokens_per_second:5.0f} tok/s  {minutes}:{seconds:02d} left"
+    )
+
+
+def closing_table(summary: dict[str, Any]) -> Table:
+    """The summary of a run as a table."""
+    table = Table(title=f"run {summary['run']}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for kind in ("greedy", "sampled"):
+        if summary.get("accuracy_before") and summary.get("accuracy_after"):
+            before, after = summary["accuracy_before"][kind], summary["accuracy_after"][kind]
+            table.add_row(f"held-out accuracy, {kind}", f"{before:.1%} -> {after:.1%}  ({100 * (after - before):+.1f} points)")
+    books = summary["tickets"]
+    table.add_row("steps, groups trained", f"{summary['steps']}, {summary['groups_trained']}")
+    table.add_row("tickets", ", ".join(f"{name} {count}" for name, count in books.items()))
+    table.add_row("seconds", ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
+    table.add_row("sampled tokens per second", f"{summary['tokens_per_second']:.0f}")
+    table.add_row("engine against learner", f"log-probabilities differ by at most {summary['max_logprob_difference']:.2g}")
+    return table
+
+
+def draw_curves(lines: Sequence[dict[str, Any]], summary: dict[str, Any], out: Path) -> None:
+    """A PNG of reward, accuracy, weight and lengths over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = (
+        ("verifier accuracy of training samples", ["accuracy"]),
+        ("reward", ["reward_mean", "r_hat_mean"]),
+        ("reward model: mean score, AUROC in mixed groups", ["rm_score_mean", "rm_auroc_mixed_groups"]),
+        ("HERO weight and share of all-wrong groups", ["weight_mean", "all_wrong_share"]),
+        ("completion tokens", ["completion_tokens_mean"]),
+        ("staleness in steps", ["staleness_mean", "staleness_max"]),
+    )
+    figure, axes = plt.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
+    for axis, (title, names) in zip(axes.flat, panels, strict=True):
+        for name in names:
+            points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+            if points:
+                steps, values = zip(*points, strict=True)
+                axis.plot(steps, values, alpha=0.3, linewidth=1)
+                axis.plot(steps, _smooth(values), color=axis.lines[-1].get_color(), label=name)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        if axis.lines:
+            axis.legend(fontsize=8)
+    for key, style in (("accuracy_before", ":"), ("accuracy_after", "--")):
+        if summary.get(key):
+            axes.flat[0].axhline(summary[key]["sampled"], linestyle=style, color="black", linewidth=1, label=f"held-out {key[9:]}")
+            axes.flat[0].legend(fontsize=8)
+    figure.suptitle(f"{summary['run']}: {summary['steps']} steps, reward mode {summary['reward_mode']}")
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _smooth(values: Sequence[float], window: int = 15) -> list[float]:
+    return [sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
