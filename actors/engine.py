@@ -9,9 +9,9 @@ when the actor is killed. Requests join and leave between any two steps (continu
         for completion in engine.step():
             ...
 
-Not thread-safe: one thread owns an engine. vLLM is imported when an engine is made, never by importing this module;
-what differs between its versions is in `_VllmAdapter` and in `actors.weight_load` (run on 0.32 CPU, written for
-0.25.1 CUDA as well).
+Not thread-safe, and one live engine per process: closing one tears down vLLM's process-wide state. vLLM is imported
+when an engine is made, not by importing this module; what differs between its versions is in `_VllmAdapter` and in
+`actors.weight_load` (run on 0.32 CPU, written for 0.25.1 CUDA as well).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -108,8 +108,12 @@ class Engine:
         self._broken = ""
         try:
             self._vllm = _VllmAdapter(options)
-        except Exception as error:  # vLLM raises anything from ValueError to RuntimeError here
-            raise ModelError(f"vLLM cannot start {folder} with {options}: {error}; see its log above") from error
+            self.prompt_logprobs([[0, 0]])
+        except Exception as error:  # vLLM raises anything from AssertionError to RuntimeError here
+            raise ModelError(
+                f"vLLM cannot run {folder} with {options}: {type(error).__name__}: {error}; its log above may say "
+                "more; on a CPU the attention head size must be 32, 64, 80, 96, 112, 128 or larger"
+            ) from error
         self._tokenizer = self._vllm.tokenizer
         highest = max(self._tokenizer.get_vocab().values())
         if highest >= self._vllm.vocab_size:
@@ -118,14 +122,6 @@ class Engine:
                 f"the tokenizer in {folder} has token id {highest}, but the model only {self._vllm.vocab_size} "
                 "embeddings; use the tokenizer that the model was trained with"
             )
-        try:
-            self.prompt_logprobs([[0, 0]])
-        except Exception as error:
-            self.close()
-            raise ModelError(
-                f"{folder} was loaded but cannot be run: {error}; on a CPU the attention head size must be 32, 64, "
-                "80, 96, 112, 128 or larger"
-            ) from error
 
     @property
     def busy(self) -> bool:
@@ -152,7 +148,7 @@ class Engine:
         self._check_tokens(prompt_ids, shortest=1)
         if n < 1 or max_tokens < 1:
             raise ValueError(f"request {request_id} wants n={n}, max_tokens={max_tokens}; both must be 1 or more")
-        if f"{request_id}/0" in self._running or any(r.request_id == request_id for r in self._running.values()):
+        if any(running.request_id == request_id for running in self._running.values()):
             raise ValueError(f"request {request_id} is still running; give every request its own id")
         params = self._vllm.sampling_params(
             temperature=temperature, top_p=top_p, top_k=max(top_k, 0), max_tokens=max_tokens, logprobs=0
@@ -308,10 +304,10 @@ class _VllmAdapter:
 
         self._params = SamplingParams
         self._final_only = RequestOutputKind.FINAL_ONLY
-        self._llm = LLMEngine.from_engine_args(
+        self._llm: Any = LLMEngine.from_engine_args(
             EngineArgs(
                 model=options.model,
-                dtype=options.dtype,
+                dtype=cast(Any, options.dtype),  # vLLM checks the name
                 max_model_len=options.max_model_len,
                 max_num_seqs=options.max_num_seqs,
                 kv_cache_memory_bytes=int(options.kv_cache_gib * 2**30) if on_cpu else None,
@@ -331,6 +327,7 @@ class _VllmAdapter:
                 async_scheduling=False,
                 scheduling_policy="priority",  # prompt_logprobs goes first
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
             )
         )
         self.tokenizer: Any = self._llm.get_tokenizer()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ class PolicyLoader:
         from vllm.config import set_current_vllm_config
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+        # At every update it warns of modules without a tensor of their own (rotary tables, a tied head) as
+        # "Failed to load weights"; what is really missing, check_tensors has refused.
+        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
         model = self.model_runner.get_model()
         with set_current_vllm_config(self.vllm_config):
             initialize_layerwise_reload(model)
@@ -104,8 +108,8 @@ def _tensors(files: Sequence[str]) -> Iterator[tuple[str, Any]]:
 def _repack_kept_weights(model: Any) -> None:
     """Rebuild the CPU kernels' packed copies from the weights that stay beside them.
 
-    A tied embedding is also the output head. The reload copies its new values into the old storage, but the head
-    goes on multiplying with the packed copy of the old ones, silently: log-probabilities are then off by about 1.
+    A tied output head has no tensor of its own to load, so the reload skips it: its weight is the embedding's storage
+    and new, but it goes on multiplying with its packed copy of the old one. Log-probabilities are then off by 1 to 4.
     Layers that gave their weight up to the packed copy (now empty) were packed from the new values already.
     """
     for module in model.modules():

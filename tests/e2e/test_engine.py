@@ -18,12 +18,13 @@ from tests.e2e.conftest import save_tiny_model
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
 PROMPT = [10, 20, 30, 40, 50]
+LONG_PROMPT = [3 + position % 200 for position in range(140)]  # fills a block of the prefix cache (128 on a CPU)
 CLOSE = 1e-3  # absolute, in nats; float32 kernels differ by about 1e-5
 EOS, END_OF_TURN = 1, 2
 
 
 def options(model: Path) -> EngineOptions:
-    return EngineOptions(model=str(model), max_model_len=128, max_num_seqs=64, kv_cache_gib=0.1)
+    return EngineOptions(model=str(model), max_model_len=256, max_num_seqs=64, kv_cache_gib=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def shared_engine(tiny_model: Path) -> Iterator[Engine]:
 @pytest.fixture
 def engine(shared_engine: Engine, tiny_model: Path) -> Engine:
     """The engine at version 0, idle, whatever the test before did."""
+    finish(shared_engine)
     shared_engine.load(tiny_model, version=0)
-    assert not shared_engine.busy
     return shared_engine
 
 
@@ -59,7 +60,7 @@ def expected_logprobs(model: Path, token_ids: list[int], temperature: float = 1.
     with torch.no_grad():
         logits = policy(torch.tensor([token_ids])).logits[0, :-1] / temperature
     chosen = torch.tensor(token_ids[1:])[:, None]
-    return logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy()
+    return np.asarray(logits.log_softmax(-1).gather(1, chosen)[:, 0])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -101,22 +102,24 @@ def test_a_completion_ends_with_its_eos_and_keeps_it(engine: Engine, tiny_model:
 def test_an_update_in_flight_splits_each_completion_exactly(
     engine: Engine, tiny_model: Path, other_tiny_model: Path
 ) -> None:
-    engine.add("early", PROMPT, n=6, temperature=1.0, max_tokens=40)
+    engine.add("early", LONG_PROMPT, n=6, temperature=1.0, max_tokens=40)
     done = [sampled for _ in range(10) for sampled in engine.step()]
-    engine.add("waiting", PROMPT[::-1], n=2, temperature=1.0, max_tokens=15)
+    engine.add("waiting", PROMPT, n=2, temperature=1.0, max_tokens=15)
 
     engine.load(other_tiny_model, version=1)
+    engine.add("late", LONG_PROMPT, n=2, temperature=1.0, max_tokens=3)
     done += [sampled for _ in range(5) for sampled in engine.step()]
     engine.load(tiny_model, version=2)
     done += finish(engine)
 
-    assert len(done) == 8
+    assert len(done) == 10
     assert any(len(s.versions) == 3 for s in done)
     folders = {0: tiny_model, 1: other_tiny_model, 2: tiny_model}
+    possible = {"early": [0, 1, 2], "waiting": [1, 2], "late": [1]}
     for sampled in done:
-        prompt = PROMPT if sampled.request_id == "early" else PROMPT[::-1]
+        prompt = PROMPT if sampled.request_id == "waiting" else LONG_PROMPT
         assert sum(tokens for tokens, _ in sampled.versions) == len(sampled.token_ids)
-        assert [v for _, v in sampled.versions] == ([0, 1, 2] if prompt == PROMPT else [1, 2])[: len(sampled.versions)]
+        assert [version for _, version in sampled.versions] == possible[sampled.request_id][: len(sampled.versions)]
         if len(sampled.versions) == 3:
             assert sampled.versions[:2] == [(10, 0), (5, 1)]
         start = 0
@@ -130,7 +133,7 @@ def test_an_update_in_flight_splits_each_completion_exactly(
 def test_scores_follow_the_new_weights_while_requests_run(
     engine: Engine, tiny_model: Path, other_tiny_model: Path
 ) -> None:
-    sequences = [list(range(3, 103)), PROMPT, [7, 7]]
+    sequences = [LONG_PROMPT, PROMPT, [7, 7]]
     before = engine.prompt_logprobs(sequences)  # also fills the prefix cache with the old policy
     engine.add("full", PROMPT, n=80, temperature=1.0, max_tokens=12)  # more than max_num_seqs
     done = [sampled for _ in range(3) for sampled in engine.step()]
@@ -211,7 +214,7 @@ def test_a_written_output_head_of_a_tied_model_is_accepted(
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [([], "0 tokens"), ([5] * 128, "128 tokens where 1 to 127 fit"), ([5, 264], "vocabulary of 264"), ([-1], "-1 to")],
+    [([], "0 tokens"), ([5] * 256, "256 tokens where 1 to 255 fit"), ([5, 264], "vocabulary of 264"), ([-1], "-1 to")],
 )
 def test_a_prompt_that_would_end_the_engine_is_refused(engine: Engine, prompt: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -224,6 +227,9 @@ def test_two_requests_need_two_ids(engine: Engine) -> None:
     with pytest.raises(ValueError, match="still running"):
         engine.add("same", PROMPT, n=1, temperature=1.0, max_tokens=3)
     assert len(finish(engine)) == 2
+
+
+# The tests below make engines of their own, which ends the shared one: they stay last.
 
 
 def test_models_that_cannot_be_served_say_so(tiny_model: Path, tmp_path: Path) -> None:
@@ -241,3 +247,21 @@ def test_models_that_cannot_be_served_say_so(tiny_model: Path, tmp_path: Path) -
     (grown / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ModelError, match="token id 300, but the model only 264 embeddings"):
         Engine(options(grown), version=0)
+
+
+def test_an_engine_that_failed_in_the_middle_of_a_load_samples_no_more(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(options(tiny_model), version=0)
+    engine.add("a", PROMPT, n=1, temperature=1.0, max_tokens=5)
+
+    def fail(files: list[str]) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._vllm, "load", fail)
+    with pytest.raises(WeightsError, match=r"out of memory\) and may hold a mixture"):
+        engine.load(tiny_model, version=1)
+    with pytest.raises(WeightsError, match="restart this actor"):
+        engine.step()
+    engine.close()
+    engine.close()
