@@ -86,7 +86,8 @@ def _normalized(score: Floats, eps: float, lone: Lone) -> Floats:
     if low == high:
         return np.full_like(score, 0.5 if lone == "center" else 0.0)
     # Halved: high - low of two finite doubles may overflow, of their halves it cannot.
-    return (score / 2 - low / 2) / (high / 2 - low / 2 + eps / 2)
+    z: Floats = (score / 2 - low / 2) / (high / 2 - low / 2 + eps / 2)
+    return z
 
 
 def _one_group(correct: npt.ArrayLike, rm_scores: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:

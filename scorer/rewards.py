@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -101,6 +102,20 @@ def spread(rm_scores: Floats) -> float:
     """
     # Equal scores first: their computed mean may miss them by a rounding, and the spread must be 0 then.
     return 0.0 if rm_scores.min() == rm_scores.max() else float(np.std(rm_scores))
+
+
+def settle(statuses: Sequence[str], rm_scores: Floats | None) -> tuple[list[str], Floats | None]:
+    """Verdicts and scores of one group joined: no status is lost and every score is finite.
+
+    A completion that was too long for the reward model (score nan) gets the status `context_overflow`, so
+    it is not correct, and the lowest score of its group: too long to be judged is no merit.
+    """
+    if rm_scores is None:
+        return list(statuses), None
+    overflow = np.isnan(rm_scores)
+    lowest = 0.0 if overflow.all() else rm_scores[~overflow].min()
+    joined = ["context_overflow" if lost else status for status, lost in zip(statuses, overflow, strict=True)]
+    return joined, np.where(overflow, lowest, rm_scores)
 
 
 def next_sigma_bar(sigma_bar: float | None, sigma_u: float, momentum: float) -> float:
