@@ -123,7 +123,9 @@ class Actor:
             times = self._engine.load(file.parent, version_key(newest))
         except WeightsError as error:
             latest = self._broker.policy()
-            if latest is None or version_key(latest) == version_key(newest):  # else it was pruned: the newer one is next
+            if latest is None or version_key(latest) == version_key(
+                newest
+            ):  # else it was pruned: the newer one is next
                 self._retry_weights_at = time.monotonic() + WEIGHTS_RETRY_S
                 if self._told_missing != str(error):
                     self._told_missing = str(error)

@@ -1,18 +1,23 @@
-"""Reads the settings: TOML file, then `HERO_SECTION__KEY`, then `--section.key value`; the later wins."""
+"""Reads the settings: TOML file, then `HERO_SECTION__KEY`, then `--section.key value`; the later wins.
+
+A `.json` file holds settings that `hero up` has resolved already, so the environment is not asked again.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomllib
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    JsonConfigSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -31,18 +36,19 @@ class Settings(Sections, BaseSettings):
     )
 
 
-def load(toml_file: Path | None, flags: Sequence[str] = ()) -> Settings:
-    """Settings from `toml_file`, the environment and command line `flags`.
+def load(file: Path | None, flags: Sequence[str] = ()) -> Settings:
+    """Settings from a TOML file, the environment and command line `flags`.
 
     Raises ConfigError naming every unknown key and impossible value, each with its remedy.
     """
-    if toml_file is not None:
-        if not toml_file.is_file():
-            raise ConfigError(f"there is no config file {toml_file}; deploy/configs/ has examples")
+    resolved = file is not None and file.suffix == ".json"
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError(f"there is no config file {file}; deploy/configs/ has examples")
         try:
-            tomllib.loads(toml_file.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{toml_file} is not TOML: {error}") from error
+            json.loads(file.read_text()) if resolved else tomllib.loads(file.read_text())
+        except ValueError as error:  # of both parsers, and of bytes that are no text
+            raise ConfigError(f"{file} is not {'JSON' if resolved else 'TOML'}: {error}") from error
 
     class Loaded(Settings):
         @classmethod
@@ -50,14 +56,18 @@ def load(toml_file: Path | None, flags: Sequence[str] = ()) -> Settings:
             cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             cli = CliSettingsSource[Any](settings_cls, cli_parse_args=list(flags), cli_exit_on_error=False)
-            return (cli, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=toml_file))
+            if resolved:
+                return (cli, JsonConfigSettingsSource(settings_cls, json_file=file))
+            return (cli, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
 
     try:
         settings = Loaded()
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from error
     except SettingsError as error:
-        raise ConfigError(f"{error}; every setting is a flag --section.key value (hero up --help lists them)") from error
+        raise ConfigError(
+            f"{error}; every setting is a flag --section.key value (hero up --help lists them)"
+        ) from error
     problems = contradictions(settings)
     if problems:
         raise ConfigError("\n".join(f"{key} = {value}: {text}" for key, value, text in problems))

@@ -1,21 +1,21 @@
 """Every error that a user can meet, as one tree. Each says what happened, with values, then what to do.
 
-    HeroError                   exit code 1
-    ├── ConfigError             2   a setting is unknown, impossible or contradicts another
-    ├── DataError               3   a data file cannot be used at all
-    ├── ModelError              4   a model or tokenizer is missing or incompatible
-    ├── RunFolderError          5   the run folder holds another run, or cannot be written
-    ├── BrokerError             6   Redis or Valkey cannot be used
-    │   ├── BrokerUnavailable       nobody answers
-    │   └── BrokerUnfit             too old, evicting, wrong role
-    ├── WeightsError            7   published weights are missing, torn or do not match
-    │   └── SamplerMismatch         the engine's log-probabilities are not the learner's
-    ├── CheckpointError         8   a checkpoint is torn or belongs to another run
-    │   └── DiskFull                no space left; the last good state is untouched
-    ├── Fenced                  9   a newer learner has taken over this run
-    ├── BooksError              10  the ledger does not balance
-    ├── ChildFailed             11  a process of the run died too often
-    └── SchemaError             12  a message is not ours, truncated, or over a limit
+HeroError                   exit code 1
+├── ConfigError             2   a setting is unknown, impossible or contradicts another
+├── DataError               3   a data file cannot be used at all
+├── ModelError              4   a model or tokenizer is missing or incompatible
+├── RunFolderError          5   the run folder holds another run, or cannot be written
+├── BrokerError             6   Redis or Valkey cannot be used
+│   ├── BrokerUnavailable       nobody answers
+│   └── BrokerUnfit             too old, evicting, wrong role
+├── WeightsError            7   published weights are missing, torn or do not match
+│   └── SamplerMismatch         the engine's log-probabilities are not the learner's
+├── CheckpointError         8   a checkpoint is torn or belongs to another run
+│   └── DiskFull                no space left; the last good state is untouched
+├── Fenced                  9   a newer learner has taken over this run
+├── BooksError              10  the ledger does not balance
+├── ChildFailed             11  a process of the run died too often
+└── SchemaError             12  a message is not ours, truncated, or over a limit
 """
 
 from __future__ import annotations

@@ -17,14 +17,22 @@ def local_folder(model: str, setting: str, revision: str | None = None) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{setting} = {model}: the folder has no config.json; it is not a model in Hugging Face layout")
+            raise ModelError(
+                f"{setting} = {model}: the folder has no config.json; it is not a model in Hugging Face layout"
+            )
         return folder
     if folder.is_absolute() or model.count("/") != 1 or model.startswith("."):
-        raise ModelError(f"{setting} = {model}: there is no such folder; `hero sft` and `hero rm` make one, or give a hub name")
+        raise ModelError(
+            f"{setting} = {model}: there is no such folder; `hero sft` and `hero rm` make one, or give a hub name"
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
+        return Path(
+            snapshot_download(
+                model, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+            )
+        )
     except Exception as error:  # the hub client raises a dozen unrelated kinds
         raise ModelError(
             f"{setting} = {model}: neither a folder here nor to be had from the hub ({type(error).__name__}: "

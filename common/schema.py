@@ -295,7 +295,9 @@ def _vector(tensor: _Map, dtype: str, limit: int) -> NDArray[Any]:
     shape = tensor.items("s", 4)
     width = np.dtype(dtype).itemsize
     if len(shape) != 1 or shape[0] != len(raw) // width or len(raw) % width or shape[0] > limit:
-        raise SchemaError(f"{tensor.where} of shape {shape!r:.60} and {len(raw)} bytes does not fit one vector of {dtype}")
+        raise SchemaError(
+            f"{tensor.where} of shape {shape!r:.60} and {len(raw)} bytes does not fit one vector of {dtype}"
+        )
     return np.frombuffer(raw, dtype=dtype)
 
 
@@ -335,7 +337,9 @@ def _completion(m: _Map) -> Completion:
     )
     tokens = len(completion.ids)
     if len(completion.logprobs) != tokens or sum(n for n, _, _ in versions) != tokens:
-        raise SchemaError(f"{m.where}: {tokens} ids, {len(completion.logprobs)} log-probabilities, versions {versions!r:.80}")
+        raise SchemaError(
+            f"{m.where}: {tokens} ids, {len(completion.logprobs)} log-probabilities, versions {versions!r:.80}"
+        )
     if not np.isfinite(completion.logprobs).all() or (completion.ids < 0).any():
         raise SchemaError(f"{m.where} has a negative id or a log-probability that is not finite")
     return completion
@@ -345,7 +349,9 @@ def _rollout(m: _Map) -> Rollout:
     ticket = _ticket(m.inner("ticket"))
     completions = [_completion(item) for item in m.maps("completions", MAX_COMPLETIONS)]
     if len(completions) != ticket.completions:
-        raise SchemaError(f"ticket {ticket.id} ordered {ticket.completions} completions, the rollout has {len(completions)}")
+        raise SchemaError(
+            f"ticket {ticket.id} ordered {ticket.completions} completions, the rollout has {len(completions)}"
+        )
     return Rollout(ticket, completions, actor=m.text("actor", 256), seconds=m.number("seconds"))
 
 
@@ -371,7 +377,9 @@ def _scored(m: _Map) -> Scored:
         seconds=m.number("seconds"),
     )
     n = rollout.ticket.completions
-    lengths = [len(statuses), len(extracted), len(scored.r_hat)] + ([] if scored.rm_scores is None else [len(scored.rm_scores)])
+    lengths = [len(statuses), len(extracted), len(scored.r_hat)] + (
+        [] if scored.rm_scores is None else [len(scored.rm_scores)]
+    )
     if any(length != n for length in lengths):
         raise SchemaError(f"ticket {rollout.ticket.id}: {n} completions but scores of lengths {lengths}")
     if not np.isfinite(scored.r_hat).all():

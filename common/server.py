@@ -72,19 +72,35 @@ class LocalServer:
             socket.unlink()  # left by a server that was killed
         self.url = f"unix://{socket}"
         self.command = [
-            self.binary, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700",
-            "--maxmemory", f"{memory_mb}mb", "--maxmemory-policy", "noeviction",
-            "--save", "", "--appendonly", "yes" if append_only else "no", "--dir", str(folder.resolve()),
-        ]  # fmt: skip
+            self.binary,
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--unixsocketperm",
+            "700",
+            "--maxmemory",
+            f"{memory_mb}mb",
+            "--maxmemory-policy",
+            "noeviction",
+            "--save",
+            "",
+            "--appendonly",
+            "yes" if append_only else "no",
+            "--dir",
+            str(folder.resolve()),
+        ]
         with (log or folder / "broker.log").open("ab") as out:
-            self.process = subprocess.Popen(  # noqa: S603 - our own argument list
+            self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
             )
         deadline = time.monotonic() + START_DEADLINE_S
         while not _answers(socket):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise BrokerUnavailable(f"{self.binary} did not start (exit code {self.process.returncode}); see {out.name}")
+                raise BrokerUnavailable(
+                    f"{self.binary} did not start (exit code {self.process.returncode}); see {out.name}"
+                )
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -101,7 +117,9 @@ class LocalServer:
     def __enter__(self) -> LocalServer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 

@@ -336,7 +336,11 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
     found: list[tuple[str, object, str]] = []
     if s.sampling.completions == 1 and s.learner.advantage in ("centered", "normalized_then_weighted", "normalized"):
         found.append(
-            ("sampling.completions", 1, "a group of one has no advantage (r - mean = 0): set it to 2 or more, usually 8")
+            (
+                "sampling.completions",
+                1,
+                "a group of one has no advantage (r - mean = 0): set it to 2 or more, usually 8",
+            )
         )
     if s.sampling.max_tokens + 1 > s.actor.max_model_len:
         found.append(
@@ -357,7 +361,7 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
         )
     if s.data.train == "reasoning-gym" and not s.data.families:
         found.append(
-            ("data.families", "{}", 'reasoning-gym needs families, e.g. families = {chain_sum = {min_terms = 2}}')
+            ("data.families", "{}", "reasoning-gym needs families, e.g. families = {chain_sum = {min_terms = 2}}")
         )
     if s.verifier.kind == "task" and s.data.train != "reasoning-gym":
         found.append(

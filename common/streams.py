@@ -94,12 +94,18 @@ class Broker:
         try:
             info = self._redis.info()
         except redis.AuthenticationError as error:
-            raise BrokerUnavailable(f"the broker at {self.url} refuses the login: {error}; set user and password in the URL") from error
+            raise BrokerUnavailable(
+                f"the broker at {self.url} refuses the login: {error}; set user and password in the URL"
+            ) from error
         except redis.RedisError as error:
-            raise BrokerUnavailable(f"no broker answers at {self.url}: {error}; start it, or set broker.url or REDIS_URL") from error
+            raise BrokerUnavailable(
+                f"no broker answers at {self.url}: {error}; start it, or set broker.url or REDIS_URL"
+            ) from error
         version = str(info.get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-            raise BrokerUnfit(f"the broker at {self.url} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey")
+            raise BrokerUnfit(
+                f"the broker at {self.url} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
+            )
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise BrokerUnfit(
@@ -115,7 +121,10 @@ class Broker:
         """Streams with their owning groups, from the first entry on ($ would skip what came before)."""
         for stage, group in GROUPS.items():
             try:
-                self._wait_for("creating groups", lambda s=stage, g=group: self._redis.xgroup_create(self.key(s), g, id="0", mkstream=True))
+                self._wait_for(
+                    "creating groups",
+                    lambda s=stage, g=group: self._redis.xgroup_create(self.key(s), g, id="0", mkstream=True),
+                )
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -200,7 +209,9 @@ class Broker:
 
     def dead_letters(self, after: str = "0", count: int = 1000) -> list[tuple[str, DeadLetter]]:
         """Given-up messages after an entry id, oldest first."""
-        raw = self._wait_for("reading dead letters", lambda: self._redis.xrange(self.key("dead"), f"({after}", "+", count))
+        raw = self._wait_for(
+            "reading dead letters", lambda: self._redis.xrange(self.key("dead"), f"({after}", "+", count)
+        )
         letters = []
         for entry, fields in raw:
             message = unpack(fields[b"m"])
@@ -272,9 +283,16 @@ class Broker:
         sigma_u = result.sigma_u if isinstance(result, Scored) and result.sigma_u is not None else ""
         ticket = delivery.ticket
         args = [
-            GROUPS[delivery.stage], delivery.entry, ticket.id, ticket.attempt, delivery.stage, target, pack(result),
-            repr(sigma_u) if sigma_u != "" else "", momentum,
-        ]  # fmt: skip
+            GROUPS[delivery.stage],
+            delivery.entry,
+            ticket.id,
+            ticket.attempt,
+            delivery.stage,
+            target,
+            pack(result),
+            repr(sigma_u) if sigma_u != "" else "",
+            momentum,
+        ]
         return bool(self._script("hand_over", ["open", delivery.stage, target, "sigma"], args))
 
     def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
@@ -362,4 +380,8 @@ class Broker:
 
 def _flat(entries: Any) -> list[Any]:
     """redis-py gives [(id, fields)] by RESP2 and [[(id, fields)]] by RESP3."""
-    return entries[0] if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple) else entries
+    return (
+        entries[0]
+        if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple)
+        else entries
+    )

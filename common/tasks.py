@@ -192,9 +192,7 @@ def judge(meta: Mapping[str, str], gold: str, answer_text: str) -> float:
     """
     family, entry = meta.get("task"), meta.get("entry")
     if family not in FAMILIES or entry is None or len(entry) > MAX_META_CHARS:
-        raise DataError(
-            f"task {str(family)[:40]!r} cannot be judged; known are " + ", ".join(FAMILIES)
-        )
+        raise DataError(f"task {str(family)[:40]!r} cannot be judged; known are " + ", ".join(FAMILIES))
     answer = last_boxed(answer_text)
     if answer is None:
         return 0.0

@@ -49,12 +49,18 @@ def publish(root: Path, incarnation: int, step: int, write: Callable[[Path], Non
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no room for the weights of step {step} in {root}: free some, or set weights.folder") from error
-        raise WeightsError(f"cannot write weights into {root}: {error}; set weights.folder to a folder that exists") from error
+            raise DiskFull(
+                f"no room for the weights of step {step} in {root}: free some, or set weights.folder"
+            ) from error
+        raise WeightsError(
+            f"cannot write weights into {root}: {error}; set weights.folder to a folder that exists"
+        ) from error
     except Exception as error:  # safetensors has an error of its own for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         if "os error 28" in str(error):
-            raise DiskFull(f"no room for the weights of step {step} in {root}: free some, or set weights.folder") from error
+            raise DiskFull(
+                f"no room for the weights of step {step} in {root}: free some, or set weights.folder"
+            ) from error
         raise
     return folder, checksum
 
@@ -71,7 +77,9 @@ def verified(folder: Path, checksum: str) -> Path:
             "mount the learner's weights folder on this host at the same path (weights.folder)"
         ) from error
     if found != checksum:
-        raise WeightsError(f"{file} has checksum {found[:12]}, announced was {checksum[:12]}: torn or foreign; it will be fetched again")
+        raise WeightsError(
+            f"{file} has checksum {found[:12]}, announced was {checksum[:12]}: torn or foreign; it will be fetched again"
+        )
     return file
 
 

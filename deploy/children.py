@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,25 +50,27 @@ class Children:
         file = self._logs / f"{name}.log"
         self._children[name] = Child(name, command, threads, file, _spawn(command, threads, file))
 
-    def check(self) -> str | None:
-        """Restarts what died; returns the name of an essential child (the learner) that ended, if it did.
+    def learner_lives(self) -> bool:
+        return self._children["learner"].process.poll() is None
+
+    def restart_dead(self, over: Callable[[], bool]) -> None:
+        """Starts actors and scorers again that died; those that left because the run is `over` stay away.
 
         Raises ChildFailed with the end of its log when one cannot be kept alive.
         """
         now = time.monotonic()
         for child in self._children.values():
             code = child.process.poll()
-            if code is None:
+            if code is None or child.name == "learner" or (code == 0 and over()):
                 continue
-            if child.name == "learner":
-                return child.name
             child.restarts = [t for t in child.restarts if now - t < RESTART_WINDOW_S]
             if len(child.restarts) >= MAX_RESTARTS:
-                raise ChildFailed(f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n{self.last_words(child.name)}")
+                raise ChildFailed(
+                    f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n{self.last_words(child.name)}"
+                )
             child.restarts.append(now)
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))
             child.process = _spawn(child.command, child.threads, child.log_file)
-        return None
 
     def exit_code(self, name: str) -> int | None:
         return self._children[name].process.poll()
@@ -100,7 +103,12 @@ def _spawn(command: list[str], threads: int, log_file: Path) -> subprocess.Popen
     # Two OpenMP pools that spin while they wait slow a step from 0.1 s to 10 s on two cores.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     with log_file.open("ab") as out:
-        return subprocess.Popen(  # noqa: S603 - our own argument list
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, preexec_fn=die_with_parent,
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C reaches us alone; we forward it as a drain
-        )  # fmt: skip
+        )

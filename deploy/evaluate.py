@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import config
+from common import config, logs
 from common.errors import HeroError
 from common.problems import load
 from common.settings import Sections
@@ -32,11 +32,20 @@ def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
     prompts = [renderer.prompt_ids(problem.question).tolist() for problem in problems]
     result: dict[str, Any] = {"problems": len(problems), "model": str(model), "by_task": {}}
     with bars() as progress:
-        for name, temperature, top_p in (("greedy", 0.0, 1.0), ("sampled", settings.eval.temperature, settings.eval.top_p)):
+        for name, temperature, top_p in (
+            ("greedy", 0.0, 1.0),
+            ("sampled", settings.eval.temperature, settings.eval.top_p),
+        ):
             texts = sample(
-                settings, model, prompts, completions=1, temperature=temperature, top_p=top_p, progress=progress,
+                settings,
+                model,
+                prompts,
+                completions=1,
+                temperature=temperature,
+                top_p=top_p,
+                progress=progress,
                 description=f"held-out, {name}",
-            )  # fmt: skip
+            )
             right = judge(settings, problems, [t[0] for t in texts])
             result[name] = sum(right) / len(right)
             result.setdefault("interval95", {})[name] = 1.96 * math.sqrt(result[name] * (1 - result[name]) / len(right))
@@ -62,6 +71,7 @@ def judge(settings: Sections, problems: Sequence[Problem], texts: Sequence[str],
 
 
 def main(arguments: Sequence[str]) -> int:
+    logs.quiet_libraries()
     settings_file, model, out = (Path(a) for a in arguments)
     try:
         result = evaluate(config.from_dump(settings_file.read_text()), model)

@@ -31,7 +31,9 @@ def prompts(settings: Sections, console: Console) -> list[Problem]:
     good, more = _usable(problems, settings, console)
     bad += more
     if bad:
-        write_atomically(settings.run.folder / "bad_lines.jsonl", "".join(json.dumps(dataclasses.asdict(b)) + "\n" for b in bad))
+        write_atomically(
+            settings.run.folder / "bad_lines.jsonl", "".join(json.dumps(dataclasses.asdict(b)) + "\n" for b in bad)
+        )
         kinds = Counter(line.reason.split(":")[0] for line in bad)
         console.print(f"{len(bad)} of {len(good) + len(bad)} lines cannot be used and are left out:")
         for reason, count in kinds.most_common(5):
@@ -39,7 +41,9 @@ def prompts(settings: Sections, console: Console) -> list[Problem]:
             console.print(f"  {count} x {example.reason[:200]} (e.g. line {example.number})", markup=False)
         console.print(f"  all are listed in {settings.run.folder / 'bad_lines.jsonl'}")
     if not good:
-        raise DataError(f"{settings.data.train} has no usable line; {len(bad)} bad ones are in {settings.run.folder / 'bad_lines.jsonl'}")
+        raise DataError(
+            f"{settings.data.train} has no usable line; {len(bad)} bad ones are in {settings.run.folder / 'bad_lines.jsonl'}"
+        )
     write_atomically(file, "".join(json.dumps(dataclasses.asdict(p) | {"solution": None}) + "\n" for p in good))
     return good
 
@@ -54,7 +58,9 @@ def _usable(problems: list[Problem], settings: Sections, console: Console) -> tu
     reasons: list[str | None] = []
     for problem in problems:
         tokens = len(renderer.prompt_ids(problem.question))
-        reasons.append(f"prompt too long: {tokens} tokens, data.max_prompt_tokens = {limit}" if tokens > limit else None)
+        reasons.append(
+            f"prompt too long: {tokens} tokens, data.max_prompt_tokens = {limit}" if tokens > limit else None
+        )
     hard = [i for i, p in enumerate(problems) if reasons[i] is None and not _PLAIN_NUMBER.fullmatch(p.answer)]
     if settings.verifier.kind == "math" and hard:
         from scorer.worker import make_sandbox

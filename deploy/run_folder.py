@@ -12,8 +12,16 @@ from common.errors import RunFolderError
 from common.settings import Sections
 
 IDENTITY = ("run.name", "run.seed", "model", "data", "sampling", "reward", "reward_model", "verifier", "learner")
-FREE = ("learner.threads", "learner.checkpoint_every_steps", "learner.checkpoint_every_seconds", "reward_model.batch_tokens",
-        "learner.checkpoint_every_mb", "learner.keep_checkpoints", "learner.reward_log_mb", "verifier.children")  # fmt: skip
+FREE = (
+    "learner.threads",
+    "learner.checkpoint_every_steps",
+    "learner.checkpoint_every_seconds",
+    "reward_model.batch_tokens",
+    "learner.checkpoint_every_mb",
+    "learner.keep_checkpoints",
+    "learner.reward_log_mb",
+    "verifier.children",
+)
 
 
 def open_run(settings: Sections) -> tuple[str, bool]:
@@ -29,25 +37,35 @@ def open_run(settings: Sections) -> tuple[str, bool]:
         folder.mkdir(parents=True, exist_ok=True)
         if marker.is_file():
             held = json.loads(marker.read_text())
-            changed = sorted(key for key in identity.keys() | held["identity"].keys() if identity.get(key) != held["identity"].get(key))
+            changed = sorted(
+                key
+                for key in identity.keys() | held["identity"].keys()
+                if identity.get(key) != held["identity"].get(key)
+            )
             if changed:
                 raise RunFolderError(
                     f"{folder} holds run {held['id']}, which differs in {', '.join(changed[:5])}; "
                     "set run.folder to a new folder, or use the settings that this run began with to resume it"
                 )
-            if (folder / "summary.json").is_file() and json.loads((folder / "summary.json").read_text())["steps"] >= settings.run.steps:
+            if (folder / "summary.json").is_file() and json.loads((folder / "summary.json").read_text())[
+                "steps"
+            ] >= settings.run.steps:
                 raise RunFolderError(
                     f"{folder} holds run {held['id']}, which is finished; set run.folder to a new folder, "
                     f"or run.steps above {settings.run.steps} to train on"
                 )
             return held["id"], True
         if any(folder.iterdir()):
-            raise RunFolderError(f"{folder} holds files that are no run of ours; set run.folder to a new or empty folder")
+            raise RunFolderError(
+                f"{folder} holds files that are no run of ours; set run.folder to a new or empty folder"
+            )
         run_id = settings.run.id or f"{settings.run.name}-{secrets.token_hex(3)}"
         marker.write_text(json.dumps({"id": run_id, "identity": identity}, indent=1))
         return run_id, False
     except (OSError, KeyError, ValueError) as error:
-        raise RunFolderError(f"run folder {folder} cannot be used: {error}; set run.folder to one that you may write") from error
+        raise RunFolderError(
+            f"run folder {folder} cannot be used: {error}; set run.folder to one that you may write"
+        ) from error
 
 
 def run_id_of(settings: Sections) -> str:

@@ -27,13 +27,19 @@ def sample(
     sequences = options.groups_in_flight * settings.sampling.completions
     engine = Engine(
         EngineOptions(
-            model=str(model), dtype=options.dtype, max_model_len=options.max_model_len, max_num_seqs=sequences,
-            kv_cache_gib=options.kv_cache_gib, gpu_memory_utilization=options.gpu_memory_utilization,
-            tensor_parallel=options.tensor_parallel, threads=options.threads, seed=settings.run.seed,
+            model=str(model),
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+            max_num_seqs=sequences,
+            kv_cache_gib=options.kv_cache_gib,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+            tensor_parallel=options.tensor_parallel,
+            threads=options.threads,
+            seed=settings.run.seed,
             trust_remote_code=settings.model.trust_remote_code,
         ),
         version=0,
-    )  # fmt: skip
+    )
     texts = [[""] * completions for _ in prompts]
     waiting = iter(enumerate(prompts))
     in_flight = done = 0
@@ -43,9 +49,13 @@ def sample(
             while in_flight < sequences and (following := next(waiting, None)):
                 index, prompt = following
                 engine.add(
-                    str(index), prompt, n=completions, temperature=temperature, top_p=top_p,
+                    str(index),
+                    prompt,
+                    n=completions,
+                    temperature=temperature,
+                    top_p=top_p,
                     max_tokens=settings.sampling.max_tokens,
-                )  # fmt: skip
+                )
                 in_flight += completions
             for sampled in engine.step():
                 texts[int(sampled.request_id)][sampled.index] = sampled.text

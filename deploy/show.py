@@ -16,12 +16,18 @@ console = Console(stderr=True)
 def bars() -> Progress:
     """Progress bars with count, time spent and time left; on a pipe they show only at their end."""
     return Progress(
-        TextColumn("{task.description:<22}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description:<22}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=console,
-    )  # fmt: skip
+    )
 
 
-def step_line(line: dict[str, Any], total: int, backlog: dict[Any, Any], tokens_per_second: float, seconds_left: float) -> str:
+def step_line(
+    line: dict[str, Any], total: int, backlog: dict[Any, Any], tokens_per_second: float, seconds_left: float
+) -> str:
     """One step in one line of at most 110 characters."""
     rm = line.get("rm_score_mean")
     lags = "/".join(str(backlog.get(stage, {}).get("lag", "?")) for stage in ("tickets", "rollouts", "scored"))
@@ -41,13 +47,17 @@ def closing_table(summary: dict[str, Any]) -> Table:
     for kind in ("greedy", "sampled"):
         if summary.get("accuracy_before") and summary.get("accuracy_after"):
             before, after = summary["accuracy_before"][kind], summary["accuracy_after"][kind]
-            table.add_row(f"held-out accuracy, {kind}", f"{before:.1%} -> {after:.1%}  ({100 * (after - before):+.1f} points)")
+            table.add_row(
+                f"held-out accuracy, {kind}", f"{before:.1%} -> {after:.1%}  ({100 * (after - before):+.1f} points)"
+            )
     books = summary["tickets"]
     table.add_row("steps, groups trained", f"{summary['steps']}, {summary['groups_trained']}")
     table.add_row("tickets", ", ".join(f"{name} {count}" for name, count in books.items()))
     table.add_row("seconds", ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
     table.add_row("sampled tokens per second", f"{summary['tokens_per_second']:.0f}")
-    table.add_row("engine against learner", f"log-probabilities differ by at most {summary['max_logprob_difference']:.2g}")
+    table.add_row(
+        "engine against learner", f"log-probabilities differ by at most {summary['max_logprob_difference']:.2g}"
+    )
     return table
 
 
@@ -80,7 +90,9 @@ def draw_curves(lines: Sequence[dict[str, Any]], summary: dict[str, Any], out: P
             axis.legend(fontsize=8)
     for key, style in (("accuracy_before", ":"), ("accuracy_after", "--")):
         if summary.get(key):
-            axes.flat[0].axhline(summary[key]["sampled"], linestyle=style, color="black", linewidth=1, label=f"held-out {key[9:]}")
+            axes.flat[0].axhline(
+                summary[key]["sampled"], linestyle=style, color="black", linewidth=1, label=f"held-out {key[9:]}"
+            )
             axes.flat[0].legend(fontsize=8)
     figure.suptitle(f"{summary['run']}: {summary['steps']} steps, reward mode {summary['reward_mode']}")
     figure.savefig(out, dpi=110)
@@ -88,4 +100,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], summary: dict[str, Any], out: P
 
 
 def _smooth(values: Sequence[float], window: int = 15) -> list[float]:
-    return [sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
+    return [
+        sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
+        for i in range(len(values))
+    ]

@@ -68,9 +68,7 @@ class MicroBatch:
     """Tokens of `input_ids` that are not padding."""
 
 
-def micro_batches(
-    sequences: SequenceOf[Sequence], token_budget: int, pad_id: int = 0
-) -> list[MicroBatch]:
+def micro_batches(sequences: SequenceOf[Sequence], token_budget: int, pad_id: int = 0) -> list[MicroBatch]:
     """Batches with B * L <= `token_budget`, longest sequences first; same input, same batches.
 
     Longest first, so a batch that does not fit into memory fails at once and not at the end of a step.

@@ -1,9 +1,9 @@
 """Checkpoint folders that are whole or not there: written aside, fsynced, renamed, each with a manifest.
 
-    checkpoints/step-00000050/
-        manifest.json   {"format": 1, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
-        state           bytes of the caller: ledger, versions, sigma_bar
-        policy/         what the caller's `write` puts there: weights, optimizer, random generators
+checkpoints/step-00000050/
+    manifest.json   {"format": 1, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
+    state           bytes of the caller: ledger, versions, sigma_bar
+    policy/         what the caller's `write` puts there: weights, optimizer, random generators
 """
 
 from __future__ import annotations
@@ -148,8 +148,10 @@ def _prune(root: Path, step: int, keep: int) -> None:
     older = [folder for at, folder in folders if at <= step]
     for folder in [folder for at, folder in folders if at > step] + older[keep:]:
         # The new checkpoint is durable: a folder that will not go is a nuisance, not a reason to stop.
-        shutil.rmtree(folder, onerror=lambda _, path, info: log.warning(
-            "old checkpoint not deleted", path=path, reason=str(info[1])))
+        shutil.rmtree(
+            folder,
+            onerror=lambda _, path, info: log.warning("old checkpoint not deleted", path=path, reason=str(info[1])),
+        )
 
 
 def _fsync(path: Path) -> None:

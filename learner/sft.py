@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,7 @@ def train(
     return {**summary, "examples": len(kept), "too_long": len(encoded) - len(kept)}
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, question: str, solution: str, system_prompt: str | None
-) -> Encoded:
+def encode(tokenizer: PreTrainedTokenizerBase, question: str, solution: str, system_prompt: str | None) -> Encoded:
     """Token ids of the chat-rendered prompt followed by the solution and the end token."""
     messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
     messages.append({"role": "user", "content": question})
@@ -120,6 +118,11 @@ def batches(encoded: Sequence[Encoded], batch_tokens: int, rng: random.Random) -
     return made
 
 
+def _endless(encoded: Sequence[Encoded], batch_tokens: int, rng: random.Random) -> Iterator[list[int]]:
+    while True:
+        yield from batches(encoded, batch_tokens, rng)
+
+
 def _fit(
     model: Any,
     encoded: Sequence[Encoded],
@@ -139,24 +142,24 @@ def _fit(
         betas=(0.9, 0.95),
     )
     model.train()
-    started, step, tokens, losses = time.monotonic(), 0, 0, []
+    started, step, tokens = time.monotonic(), 0, 0
+    losses: list[float] = []
     steps_per_epoch = len(batches(encoded, options.batch_tokens, random.Random(0)))  # noqa: S311
     total = steps_per_epoch * options.epochs
-    for _ in range(options.epochs):
-        for batch in batches(encoded, options.batch_tokens, rng):
-            done = _fraction_done(step, total, time.monotonic() - started, options.max_seconds)
-            if done >= 1.0:
-                break
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * _schedule(done, options.warmup_fraction)
-            loss, count = _loss(model, [encoded[index] for index in batch], pad)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
-            optimizer.step()
-            optimizer.zero_grad()
-            step, tokens = step + 1, tokens + count
-            losses.append(loss.item())
-            progress(step, max(step, round(step / max(done, 1 / total))), losses[-1])
+    for batch in _endless(encoded, options.batch_tokens, rng):
+        done = _fraction_done(step, total, time.monotonic() - started, options.max_seconds)
+        if done >= 1.0:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = options.lr * _schedule(done, options.warmup_fraction)
+        loss, count = _loss(model, [encoded[index] for index in batch], pad)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        step, tokens = step + 1, tokens + count
+        losses.append(loss.item())
+        progress(step, max(step, round(step / max(done, 1 / total))), losses[-1])
     tail = losses[-max(1, len(losses) // 10) :]
     return {
         "steps": step,

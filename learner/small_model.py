@@ -72,9 +72,7 @@ def create(
     tokenizer.save_pretrained(folder)
 
 
-def character_tokenizer(
-    phrases: Sequence[str] = (), *, max_tokens: int = 512
-) -> PreTrainedTokenizerFast:
+def character_tokenizer(phrases: Sequence[str] = (), *, max_tokens: int = 512) -> PreTrainedTokenizerFast:
     """One token per character of ALPHABET and per phrase; a chat template; pad, end and unknown differ."""
     vocabulary = {token: index for index, token in enumerate((*SPECIAL, *ALPHABET))}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))

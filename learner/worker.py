@@ -153,7 +153,9 @@ class Learner:
     def _issue(self) -> None:
         """Tickets up to the staleness bound, and no more than the remaining steps can use."""
         o = self._options
-        wanted = min(capacity(o.groups_per_step, o.max_staleness), (self._settings.run.steps - self._step) * o.groups_per_step)
+        wanted = min(
+            capacity(o.groups_per_step, o.max_staleness), (self._settings.run.steps - self._step) * o.groups_per_step
+        )
         for _ in range(wanted - len(self._ledger.in_flight())):
             try:
                 self._broker.issue(self._ticket(self._ledger.issued, 1))
@@ -166,10 +168,19 @@ class Learner:
         problem = self._problems[self._order.row(id)]
         sampling = self._settings.sampling
         return Ticket(
-            run=self._broker.run, id=id, attempt=attempt, question=problem.question, gold=problem.answer, meta=problem.meta,
-            prompt_ids=self._renderer.prompt_ids(problem.question), completions=sampling.completions,
-            temperature=sampling.temperature, max_tokens=sampling.max_tokens, incarnation=self._incarnation, step=self._step,
-        )  # fmt: skip
+            run=self._broker.run,
+            id=id,
+            attempt=attempt,
+            question=problem.question,
+            gold=problem.answer,
+            meta=problem.meta,
+            prompt_ids=self._renderer.prompt_ids(problem.question),
+            completions=sampling.completions,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            incarnation=self._incarnation,
+            step=self._step,
+        )
 
     def _gather(self) -> None:
         missing = self._options.groups_per_step - len(self._ready)
@@ -179,17 +190,22 @@ class Learner:
             self._admit(delivery)
         if self._said_waiting.due() and time.monotonic() - self._waiting_since > SAY_WAITING_AFTER_S:
             log.warning(
-                "waiting for scored groups", have=len(self._ready), need=self._options.groups_per_step,
-                seconds=round(time.monotonic() - self._waiting_since), backlog=self._broker.backlog(),
+                "waiting for scored groups",
+                have=len(self._ready),
+                need=self._options.groups_per_step,
+                seconds=round(time.monotonic() - self._waiting_since),
+                backlog=self._broker.backlog(),
                 until="actors and scorers deliver: are they alive?",
-            )  # fmt: skip
+            )
 
     def _admit(self, delivery: Delivery) -> None:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
         ticket = delivery.ticket
         held = any(d.ticket.id == ticket.id for d in self._ready)
         if held or not self._ledger.accepts(ticket.id, ticket.attempt):
-            self._settled.append((ticket.id if self._ledger.is_settled(ticket.id) else -1, ticket.attempt, delivery.entry))
+            self._settled.append(
+                (ticket.id if self._ledger.is_settled(ticket.id) else -1, ticket.attempt, delivery.entry)
+            )
         else:
             self._ready.append(delivery)
 
@@ -231,8 +247,11 @@ class Learner:
         published = time.monotonic()
         self._publish()
         seconds = result.seconds | {
-            "waiting": waited, "step": trained - started, "log": published - trained, "publish": time.monotonic() - published,
-        }  # fmt: skip
+            "waiting": waited,
+            "step": trained - started,
+            "log": published - trained,
+            "publish": time.monotonic() - published,
+        }
         self._report(metrics | result.metrics, seconds, result.skipped)
         self._waiting_since = time.monotonic()
 
@@ -249,7 +268,9 @@ class Learner:
 
         while True:
             try:
-                folder, checksum = publish(self._weights, self._incarnation, self._step, write, self._settings.weights.keep)
+                folder, checksum = publish(
+                    self._weights, self._incarnation, self._step, write, self._settings.weights.keep
+                )
                 break
             except DiskFull as error:
                 log.error("weights not published, trying again", why=str(error), every_s=DISK_RETRY_S)
@@ -257,9 +278,13 @@ class Learner:
                     raise
         self._broker.announce(
             PublishedPolicy(
-                incarnation=self._incarnation, step=self._step, checksum=checksum, folder=str(folder.resolve()),
-                check_ids=self._check_ids, check_logprobs=self._policy.logprobs(self._check, 1.0),
-            )  # fmt: skip
+                incarnation=self._incarnation,
+                step=self._step,
+                checksum=checksum,
+                folder=str(folder.resolve()),
+                check_ids=self._check_ids,
+                check_logprobs=self._policy.logprobs(self._check, 1.0),
+            )
         )
 
     # -- books, checkpoints, reports
@@ -272,7 +297,9 @@ class Learner:
             self._checkpoint()
         if self._pulse.due():
             self._collect_dead()
-            self._broker.heartbeat({"role": "learner", "step": self._step, "ready": len(self._ready), **self._ledger.audit()})
+            self._broker.heartbeat(
+                {"role": "learner", "step": self._step, "ready": len(self._ready), **self._ledger.audit()}
+            )
         if self._reconcile.due():
             self._reissue_lost()
 
@@ -314,9 +341,12 @@ class Learner:
         self._last_checkpoint = started
         state = msgpack.packb(
             {
-                "run": self._broker.run, "step": self._step, "incarnation": self._incarnation,
-                "sigma_bar": self._broker.sigma_bar(), "ledger": self._ledger.dump(),
-            }  # fmt: skip
+                "run": self._broker.run,
+                "step": self._step,
+                "incarnation": self._incarnation,
+                "sigma_bar": self._broker.sigma_bar(),
+                "ledger": self._ledger.dump(),
+            }
         )
         try:
             checkpoint.save(self._checkpoints, self._step, self._policy.save, state, self._options.keep_checkpoints)
@@ -330,10 +360,14 @@ class Learner:
 
     def _report(self, metrics: dict[str, Any], seconds: dict[str, float], skipped: int) -> None:
         line = {
-            "step": self._step, "time": time.time(), **metrics, "skipped_steps": skipped,
+            "step": self._step,
+            "time": time.time(),
+            **metrics,
+            "skipped_steps": skipped,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
-            "tickets": self._ledger.audit(), "drops": dict(self._ledger.drops),
-        }  # fmt: skip
+            "tickets": self._ledger.audit(),
+            "drops": dict(self._ledger.drops),
+        }
         self._metrics_file.write(json.dumps(line) + "\n")
         self._metrics_file.flush()
         log.debug("step", **{k: line[k] for k in ("step", "reward_mean", "accuracy", "staleness_max")})

@@ -19,18 +19,17 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 from common.errors import ChildFailed
-from scorer.verifier import EXTRACTED_CHARS, Kind, Verdict, answer_of
+from scorer.verifier import EXTRACTED_CHARS, Kind, Status, Verdict, answer_of
 
 START_SECONDS = 60.0
 """A child imports its libraries in 0.7 s; a loaded machine may take much longer."""
@@ -42,6 +41,7 @@ GOLD_MAX_CHARS = 4000
 Task = tuple[str, str | None, str | None, Mapping[str, str]]
 """(gold, answer text, answer kind, meta), as `scorer.child` reads it; no text: check the gold."""
 Failure = Literal["timeout", "error"]
+_REPLY_TYPES = ([str, str, float], [str, type(None), float])
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Sandbox:
         self._mine = threading.local()
         self._threads = ThreadPoolExecutor(children, thread_name_prefix="verify")
         # Started now and side by side, so that the first group does not wait for imports.
-        self._starting = [self._threads.submit(self._child) for _ in range(children)]
+        for _ in range(children):
+            self._threads.submit(self._child)
 
     def verify(self, items: Sequence[Item]) -> list[Verdict]:
         """One verdict per item, in order; equal answers to the same question are judged once.
@@ -130,13 +131,15 @@ class Sandbox:
         return self.check_golds([gold])[0]
 
     def close(self) -> None:
-        """Kills the children, also in the middle of an answer; a `verify` that waits gets `error` verdicts."""
+        """Kills the children, also in the middle of an answer; a `verify` that waits raises ChildFailed."""
         with self._lock:
             self._closed = True
             running = list(self._running)
         for child in running:
-            child.kill()
+            child.process.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        for child in running:
+            self._discard(child)
 
     def __enter__(self) -> Self:
         return self
@@ -152,11 +155,14 @@ class Sandbox:
             return [child.process.pid for child in self._running]
 
     def _run(self, tasks: list[Task]) -> list[Verdict]:
-        if self._closed:
-            raise ChildFailed("the sandbox is closed; make a new one")
         size = max(1, min(BATCH, math.ceil(len(tasks) / self.children)))
         batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-        return [verdict for batch in self._threads.map(self._judge, batches) for verdict in batch]
+        try:
+            return [verdict for batch in self._threads.map(self._judge, batches) for verdict in batch]
+        except (CancelledError, RuntimeError) as error:
+            if not self._closed:
+                raise
+            raise ChildFailed("the sandbox was closed before all answers were judged; make a new one") from error
 
     def _judge(self, batch: list[Task]) -> list[Verdict]:
         """A whole batch, then what failed in it, each alone; runs in a thread that owns one child."""
@@ -183,8 +189,6 @@ class Sandbox:
     def _replies(self, tasks: list[Task]) -> list[Verdict | Failure]:
         """One reply per task up to the first that fails; the child that failed is gone afterwards."""
         child = self._child()
-        if child is None:
-            return ["error"] * len(tasks)  # closed while waiting
         replies: list[Verdict | Failure] = []
         try:
             child.send(tasks)
@@ -198,32 +202,33 @@ class Sandbox:
             self._discard(child)
         return replies
 
-    def _child(self) -> _Child | None:
-        """This thread's child, started when there is none; None once the sandbox is closed."""
+    def _child(self) -> _Child:
+        """This thread's child, started when there is none. Raises ChildFailed when that does not work."""
         mine: _Child | None = getattr(self._mine, "child", None)
         reason = ""
         for _ in range(START_ATTEMPTS):
-            if mine is not None or self._closed:
+            if mine is not None:
                 return mine
-            mine = _Child(self.verifier, self._memory_mb)
-            with self._lock:
-                self._running.add(mine)
+            with self._lock:  # so that close() sees every child that was ever started
+                if self._closed:
+                    raise RuntimeError("closed")
+                starting = _Child(self.verifier, self._memory_mb)
+                self._running.add(starting)
             try:
-                mine.wait_until_ready()
-                self._mine.child = mine
+                starting.wait_until_ready()
+                mine = self._mine.child = starting
             except (EOFError, OSError, ValueError) as error:
                 reason = str(error) or type(error).__name__
-                self._discard(mine)
-                mine = None
-        if mine is None and not self._closed:
-            raise ChildFailed(
-                f"no verification child could be started in {START_ATTEMPTS} attempts: {reason}; try "
-                f"`{sys.executable} -c 'import math_verify'` and see that memory is free"
-            )
-        return mine
+                self._discard(starting)
+        if mine is not None:
+            return mine
+        raise ChildFailed(
+            f"no verification child could be started in {START_ATTEMPTS} attempts: {reason}; see that memory is "
+            f"free and that `{sys.executable} -c 'import math_verify'` works"
+        )
 
     def _discard(self, child: _Child) -> None:
-        child.kill()
+        child.process.kill()
         child.process.wait(timeout=START_SECONDS)
         child.connection.close()
         self._mine.child = None
@@ -243,7 +248,7 @@ class _Child:
         arguments = [str(theirs.fileno()), str(os.getpid()), verifier, str(memory_mb)]
         with theirs:
             # A fresh interpreter and not multiprocessing's spawn, which would import the parent's main module.
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "scorer.child", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -265,17 +270,17 @@ class _Child:
     def receive(self, deadline_s: float) -> Verdict:
         """The next verdict. Raises TimeoutError, EOFError when the child died, OSError or ValueError otherwise."""
         status, extracted, milliseconds = self._receive(deadline_s)
-        return Verdict(status, extracted, milliseconds)
+        if status not in get_args(Status):
+            raise ValueError(f"a child answered with the status {status[:40]!r}")
+        return Verdict(cast(Status, status), extracted, milliseconds)
 
-    def _receive(self, deadline_s: float) -> tuple[Any, Any, Any]:
-        deadline = time.monotonic() + deadline_s
-        if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+    def _receive(self, deadline_s: float) -> tuple[str, str | None, float]:
+        if not self.connection.poll(deadline_s):
             raise TimeoutError(f"no reply within {deadline_s:g} s")
-        status, text, number = json.loads(self.connection.recv_bytes(maxlength=65_536))
-        return status, text, number
-
-    def kill(self) -> None:
-        self.process.kill()
+        reply = json.loads(self.connection.recv_bytes(maxlength=65_536))
+        if not (isinstance(reply, list) and [type(part) for part in reply] in _REPLY_TYPES):
+            raise ValueError("a child's reply is not [status, text, milliseconds]")
+        return reply[0], reply[1], reply[2]
 
 
 def _environment() -> dict[str, str]:

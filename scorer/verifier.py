@@ -118,9 +118,11 @@ def gold_problem(gold: str) -> str | None:
 
     if not gold.strip():
         return "the gold answer is empty"
-    if any(isinstance(expression, Basic | MatrixBase) for expression in _parse_gold(gold)):
-        return None
-    return f"math-verify cannot read the gold answer {gold[:80]!r} as LaTeX"
+    if not any(isinstance(expression, Basic | MatrixBase) for expression in _parse_gold(gold)):
+        return f"math-verify cannot read the gold answer {gold[:80]!r} as LaTeX"
+    # Reading 9^{9^{9^9}} is quick and comparing it never ends: compared here, once, it hits the deadline.
+    judge_math(gold, Answer("1", "exact"))
+    return None
 
 
 @functools.lru_cache(maxsize=64)

@@ -17,8 +17,8 @@ from common.models import local_folder
 from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker, Delivery
-from scorer.rewards import NEEDS_REWARD_MODEL, shape
 from scorer.reward_model import RewardModel
+from scorer.rewards import NEEDS_REWARD_MODEL, shape
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -54,9 +54,13 @@ def make_reward_model(settings: Sections) -> RewardModel | None:
     r = settings.reward_model
     folder = local_folder(r.model or "", "reward_model.model", r.revision)
     return RewardModel(
-        folder, dtype=r.dtype, batch_tokens=r.batch_tokens, max_length=r.max_length, system_prompt=r.system_prompt,
+        folder,
+        dtype=r.dtype,
+        batch_tokens=r.batch_tokens,
+        max_length=r.max_length,
+        system_prompt=r.system_prompt,
         trust_remote_code=r.trust_remote_code,
-    )  # fmt: skip
+    )
 
 
 class Scorer:
@@ -145,10 +149,18 @@ class Scorer:
             options=self._settings.reward,
         )
         return Scored(
-            rollout=rollout, mode=self._settings.reward.mode, statuses=list(statuses),
-            extracted=[v.extracted for v in verdicts], rm_scores=scores, r_hat=shaped.r_hat, weight=shaped.weight,
-            sigma_u=shaped.sigma_u, sigma_bar=shaped.sigma_bar, scorer=self._broker.consumer, seconds=seconds,
-        )  # fmt: skip
+            rollout=rollout,
+            mode=self._settings.reward.mode,
+            statuses=list(statuses),
+            extracted=[v.extracted for v in verdicts],
+            rm_scores=scores,
+            r_hat=shaped.r_hat,
+            weight=shaped.weight,
+            sigma_u=shaped.sigma_u,
+            sigma_bar=shaped.sigma_bar,
+            scorer=self._broker.consumer,
+            seconds=seconds,
+        )
 
 
 def _filled(scores: NDArray[np.float64]) -> NDArray[np.float64]:

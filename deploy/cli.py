@@ -1,0 +1,211 @@
+"""The `hero` command. Nothing heavy is imported before the command is known."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import logs
+from common.errors import HeroError
+
+if TYPE_CHECKING:
+    from common.settings import Sections
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Callable[[argparse.Namespace, list[str]], int]
+    summary: str
+    examples: str
+    sections: tuple[str, ...]
+
+
+def _settings(arguments: argparse.Namespace, flags: list[str]) -> Sections:
+    from common import config
+
+    return config.load(arguments.config, flags)
+
+
+def _up(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import up
+
+    settings = _settings(arguments, flags)
+    return up.dry_run(settings) if arguments.dry_run else up.run(settings)
+
+
+def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
+    def run(arguments: argparse.Namespace, flags: list[str]) -> int:
+        from common.errors import BrokerUnavailable
+        from common.server import configured_url
+        from deploy.run_folder import run_id_of
+
+        settings = _settings(arguments, flags)
+        logs.start(role)
+        url = configured_url(settings.broker.url)
+        if url is None:
+            raise BrokerUnavailable("which broker? give --broker.url or set REDIS_URL (only `hero up` starts one)")
+        if role == "learner":
+            from deploy import prepare
+            from deploy.run_folder import open_run
+            from deploy.show import console
+            from learner.worker import run as run_learner
+
+            if settings.run.id is None or not (settings.run.folder / "run.json").is_file():
+                open_run(settings)
+            return run_learner(settings, url, run_id_of(settings), prepare.prompts(settings, console))
+        if role == "actor":
+            from actors.worker import run as run_actor
+
+            return run_actor(settings, url, run_id_of(settings))
+        from scorer.worker import run as run_scorer
+
+        return run_scorer(settings, url, run_id_of(settings))
+
+    return run
+
+
+def _sft(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import cold_start
+
+    return cold_start.sft(_settings(arguments, flags))
+
+
+def _rm(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import cold_start
+
+    return cold_start.rm(_settings(arguments, flags))
+
+
+def _score(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.score import score
+
+    return score(arguments, flags)
+
+
+COMMANDS: dict[str, Command] = {
+    "up": Command(
+        _up,
+        "Run everything on this machine: broker, learner, actors, scorers; evaluate before and after.",
+        """  hero up deploy/configs/quickstart.toml
+  hero up deploy/configs/quickstart.toml --rewards verifier --run.folder runs/verifier-only
+  hero up my.toml --learner.lr 2e-5 --scorer.count 4
+  hero up my.toml --dry-run            check the settings, start nothing
+  HERO_LEARNER__LR=2e-5 hero up my.toml
+
+The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at once.""",
+        (
+            "run",
+            "broker",
+            "model",
+            "data",
+            "sampling",
+            "actor",
+            "scorer",
+            "verifier",
+            "reward_model",
+            "reward",
+            "learner",
+            "weights",
+            "eval",
+        ),
+    ),
+    "actor": Command(
+        _worker("actor"),
+        "One rollout actor: takes tickets, samples with vLLM. Join a run from any host, leave at any time.",
+        "  hero actor my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
+        ("run", "broker", "model", "actor", "weights"),
+    ),
+    "scorer": Command(
+        _worker("scorer"),
+        "One scorer: verifier, reward model, HERO. Start as many as the lag of the rollouts asks for.",
+        "  hero scorer my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
+        ("run", "broker", "scorer", "verifier", "reward_model", "reward"),
+    ),
+    "learner": Command(
+        _worker("learner"),
+        "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
+        "  hero learner my.toml --broker.url redis://head:6379/0",
+        ("run", "broker", "model", "data", "sampling", "learner", "weights"),
+    ),
+    "sft": Command(
+        _sft,
+        "Cold start: supervised fine-tuning on worked solutions (a new small policy when sft.base is empty).",
+        """  hero sft deploy/configs/quickstart.toml
+  hero sft my.toml --sft.base Qwen/Qwen3-0.6B --sft.out runs/policy --data.solution solution""",
+        ("data", "sft"),
+    ),
+    "rm": Command(
+        _rm,
+        "Reward model: sample the policy, label the samples, train a sequence classifier.",
+        "  hero rm deploy/configs/quickstart.toml --rm.prompts 2000",
+        ("model", "data", "sampling", "rm"),
+    ),
+    "score": Command(
+        _score,
+        'Score a file of {"question", "gold", "completions": [...]} rows: statuses, rewards, weight of each.',
+        """  hero score groups.jsonl --rewards verifier
+  hero score groups.jsonl --rewards hero --reward_model.model runs/reward-model --out scored.jsonl
+  hero score groups.jsonl --config my.toml""",
+        ("verifier", "reward_model", "reward"),
+    ),
+}
+
+
+def _parser(name: str, command: Command, with_settings: bool) -> argparse.ArgumentParser:
+    epilog = f"examples:\n{command.examples}\n"
+    if with_settings:
+        from common import config
+
+        epilog += f"\nsettings (TOML section, default, meaning); each is a flag and an environment variable too:\n{config.describe(command.sections)}"
+    parser = argparse.ArgumentParser(
+        prog=f"hero {name}",
+        description=command.summary,
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if name == "score":
+        parser.add_argument("file", type=Path, help="JSONL rows, .gz too")
+        parser.add_argument("--out", type=Path, help="where the scored rows go (default: standard output)")
+        parser.add_argument("--config", type=Path, help="TOML file with [verifier], [reward_model], [reward]")
+    else:
+        parser.add_argument("config", type=Path, nargs="?", help="TOML file; deploy/configs/ has examples")
+    if name == "up":
+        parser.add_argument("--dry-run", action="store_true", help="check the settings and print them; start nothing")
+    if "reward" in command.sections:
+        parser.add_argument("--rewards", choices=("hero", "verifier", "rm", "blend"), help="short for --reward.mode")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    logs.quiet_libraries()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        lines = "\n".join(f"  {name:<8} {command.summary}" for name, command in COMMANDS.items())
+        print(
+            f"usage: hero COMMAND ...\n\n{lines}\n\n`hero COMMAND --help` shows examples and every setting.",
+            file=sys.stderr,
+        )
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    name = arguments[0]
+    command = COMMANDS[name]
+    wants_help = any(a in ("-h", "--help") for a in arguments[1:])
+    parsed, flags = _parser(name, command, wants_help).parse_known_args(arguments[1:])
+    if getattr(parsed, "rewards", None):
+        flags += ["--reward.mode", parsed.rewards]
+    try:
+        return command.run(parsed, flags)
+    except HeroError as error:
+        from common import config
+
+        return config.fail(error)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

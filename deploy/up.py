@@ -1,0 +1,259 @@
+"""`hero up`: a whole run on one machine, from the first evaluation to the closing table."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.progress import BarColumn, Progress, TextColumn
+
+from common import config, logs
+from common.errors import BrokerUnavailable, ChildFailed
+from common.lifecycle import Every, die_with_parent, stop_on_signals
+from common.models import local_folder
+from common.server import LocalServer, configured_url
+from common.settings import Sections
+from common.streams import Broker
+from common.weights import default_folder
+from deploy import prepare
+from deploy.children import Children
+from deploy.run_folder import open_run, write_atomically
+from deploy.show import closing_table, console, draw_curves, step_line
+
+LOOK_EVERY_S = 0.25
+LINES_EVERY_STEPS = 10
+
+log = structlog.get_logger("up")
+
+
+def dry_run(settings: Sections) -> int:
+    """Accepts or refuses the settings without starting anything: prints what would run."""
+    console.print_json(config.dump(settings))
+    console.print(
+        f"settings accepted: {settings.actor.count} actor(s), {settings.scorer.count} scorer(s), one learner, "
+        f"{settings.run.steps} steps of {settings.learner.groups_per_step} groups of {settings.sampling.completions}; nothing was started"
+    )
+    return 0
+
+
+def run(settings: Sections) -> int:
+    """Runs to the end, or until a signal; returns the exit code. The same command resumes."""
+    logs.start("up", "WARNING")
+    stop = stop_on_signals()
+    run_id, resumed = open_run(settings)
+    folder = settings.run.folder
+    settings_file = folder / "settings.json"
+    write_atomically(settings_file, config.dump(settings))
+    console.print(f"run {run_id} in {folder}" + (", resumed" if resumed else ""), highlight=False)
+    prompts = prepare.prompts(settings, console)
+    console.print(f"{len(prompts):,} prompts", highlight=False)
+    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
+    before = _evaluated(settings, settings_file, model, folder / "eval_before.json")
+    started = time.monotonic()
+    with _broker_url(settings, folder) as url:
+        broker = Broker(url, run_id, "up", stop=stop)
+        broker.check()
+        children = Children(folder / "logs")
+        workers = _start(children, settings, settings_file, url, run_id)
+        watch = _Watch(settings, broker, folder / "metrics.jsonl")
+        try:
+            with watch.bar:
+                while not stop.is_set() and children.learner_lives():
+                    children.restart_dead(broker.over)
+                    watch.look()
+                    stop.wait(LOOK_EVERY_S)
+                if stop.is_set():
+                    console.print("asked to stop: the learner checkpoints, workers hand back; the same command resumes")
+                    children.stop(["learner"])
+                watch.look()
+        finally:
+            children.stop(["learner"])
+            children.stop(workers)
+        worst = watch.worst_difference()
+    code = children.exit_code("learner")
+    if code:
+        raise ChildFailed(
+            f"the learner ended with exit code {code}; the same command resumes. Its last words:\n{children.last_words('learner')}"
+        )
+    if stop.is_set():
+        return 0
+    trained = time.monotonic() - started
+    after = _evaluated(settings, settings_file, folder / "export", folder / "eval_after.json")
+    if settings.weights.folder is None:
+        shutil.rmtree(default_folder(run_id, folder), ignore_errors=True)
+    summary = summarize(settings, run_id, before, after, trained, worst)
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
+    draw_curves(_lines(folder / "metrics.jsonl"), summary, folder / "curves.png")
+    console.print(closing_table(summary))
+    console.print(
+        f"model: {folder / 'export'}   figures: {folder / 'summary.json'}   picture: {folder / 'curves.png'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+@contextmanager
+def _broker_url(settings: Sections, folder: Path) -> Iterator[str]:
+    """The user's broker, or one of our own for as long as the run lasts."""
+    url = configured_url(settings.broker.url)
+    if url:
+        yield url
+        return
+    with LocalServer(folder / "broker", settings.broker.memory_mb, log=folder / "broker.log") as server:
+        yield server.url
+
+
+def _start(children: Children, settings: Sections, file: Path, url: str, run_id: str) -> list[str]:
+    common = [str(file), "--broker.url", url, "--run.id", run_id]
+    children.start("learner", ["learner", *common], settings.learner.threads)
+    workers = []
+    for role, count, threads in (
+        ("actor", settings.actor.count, settings.actor.threads),
+        ("scorer", settings.scorer.count, settings.scorer.threads),
+    ):
+        for number in range(count):
+            workers.append(f"{role}-{number}")
+            children.start(workers[-1], [role, *common], threads)
+    return workers
+
+
+def _evaluated(settings: Sections, settings_file: Path, model: Path, out: Path) -> dict[str, Any] | None:
+    """Held-out accuracy, from an earlier start of this run if it is there."""
+    if settings.eval.problems == 0:
+        return None
+    if not out.is_file():
+        command = [sys.executable, "-m", "deploy.evaluate", str(settings_file), str(model), str(out)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(settings.actor.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        code = subprocess.run(command, env=environment, preexec_fn=die_with_parent, check=False).returncode
+        if code:
+            raise ChildFailed(f"the evaluation of {model} ended with exit code {code}; its error is above")
+    result: dict[str, Any] = json.loads(out.read_text())
+    return result
+
+
+class _Watch:
+    """Follows the learner's metrics, the broker and the workers, and shows them."""
+
+    def __init__(self, settings: Sections, broker: Broker, metrics: Path) -> None:
+        self._total = settings.run.steps
+        self._broker = broker
+        self._metrics = metrics
+        self._lines: list[dict[str, Any]] = []
+        self._offset = metrics.stat().st_size if metrics.exists() else 0
+        self._differences: dict[str, float] = {}
+        self._heartbeats = Every(2.0)
+        self._started = time.monotonic()
+        self._text = "learner, actors and scorers are starting"
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), console=console)
+        self._task = self.bar.add_task(self._text, total=self._total)
+
+    def look(self) -> None:
+        if self._heartbeats.due():
+            self._remember_differences()
+        new = list(self._new_lines())
+        if not new:
+            if not self._lines:
+                self.bar.update(self._task, description=f"{self._text} ({time.monotonic() - self._started:.0f} s)")
+            return
+        self._lines += new
+        recent = self._lines[-20:]
+        span = max(recent[-1]["time"] - recent[0]["time"], 1e-9)
+        rate = sum(line["sampled_tokens"] for line in recent[1:]) / span
+        left = (self._total - recent[-1]["step"]) * span / max(1, len(recent) - 1)
+        text = step_line(recent[-1], self._total, self._safe_backlog(), rate, left)
+        self.bar.update(self._task, description=text, completed=recent[-1]["step"])
+        if len(self._lines) == len(new) or any(line["step"] % LINES_EVERY_STEPS == 0 for line in new):
+            self.bar.console.print(text, highlight=False, soft_wrap=True)
+
+    def worst_difference(self) -> float:
+        """Largest difference that any actor found between its engine and the learner."""
+        return max(self._differences.values(), default=float("nan"))
+
+    def _new_lines(self) -> Iterator[dict[str, Any]]:
+        if not self._metrics.exists():
+            return
+        with self._metrics.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                yield json.loads(line)
+
+    def _safe_backlog(self) -> dict[Any, Any]:
+        try:
+            return dict(self._broker.backlog())
+        except BrokerUnavailable:
+            return {}
+
+    def _remember_differences(self) -> None:
+        try:
+            states = self._broker.processes()
+        except BrokerUnavailable:
+            return
+        for name, state in states.items():
+            if state.get("role") == "actor":
+                self._differences[name] = state["max_logprob_difference"]
+
+
+def _lines(metrics: Path) -> list[dict[str, Any]]:
+    """One line per step; of a step that was repeated after a resume, the last."""
+    by_step = {line["step"]: line for line in map(json.loads, metrics.read_text().splitlines())}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def summarize(
+    settings: Sections,
+    run_id: str,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    training_s: float,
+    worst_difference: float,
+) -> dict[str, Any]:
+    """summary.json of a finished run."""
+    lines = _lines(settings.run.folder / "metrics.jsonl")
+    seconds = {}
+    for phase, file in (
+        ("cold_start", Path(settings.model.policy) / "sft.json"),
+        ("reward_model", Path(settings.reward_model.model or "-") / "rm.json"),
+    ):
+        if file.is_file():
+            seconds[phase] = json.loads(file.read_text())["seconds_in_all"]
+    if before:
+        seconds["evaluation_before"] = before["seconds"]
+    seconds["training"] = training_s
+    if after:
+        seconds["evaluation_after"] = after["seconds"]
+    span = max(lines[-1]["time"] - lines[0]["time"], 1e-9)
+
+    def accuracy(result: dict[str, Any] | None) -> dict[str, float] | None:
+        return {kind: result[kind] for kind in ("greedy", "sampled")} if result else None
+
+    return {
+        "run": run_id,
+        "reward_mode": settings.reward.mode,
+        "seed": settings.run.seed,
+        "accuracy_before": accuracy(before),
+        "accuracy_after": accuracy(after),
+        "held_out_problems": settings.eval.problems,
+        "by_task": {"before": before["by_task"], "after": after["by_task"]} if before and after else None,
+        "steps": lines[-1]["step"],
+        "groups_trained": lines[-1]["tickets"]["trained"],
+        "tickets": lines[-1]["tickets"],
+        "drops": lines[-1]["drops"],
+        "seconds": seconds,
+        "tokens_per_second": sum(line["sampled_tokens"] for line in lines[1:]) / span,
+        "steps_per_minute": 60 * (len(lines) - 1) / span,
+        "max_logprob_difference": worst_difference,
+        "staleness_max": max(line["staleness_max"] for line in lines),
+    }

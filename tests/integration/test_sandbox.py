@@ -1,0 +1,274 @@
+"""Verification in real children, hostile answers among harmless ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import ChildFailed
+from common.tasks import generate
+from scorer.sandbox import Item, Sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+TOWER = r"\boxed{9^{9^{9^9}}}"
+
+
+def make(children=1, deadline_s=1.0, tasks_per_child=1000, **options) -> Sandbox:
+    options = {"memory_mb": 256, "max_chars": 4000} | options
+    return Sandbox(children, deadline_s, tasks_per_child=tasks_per_child, **options)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with make() as sandbox:
+        yield sandbox
+
+
+def statuses(sandbox, gold, *completions):
+    return [verdict.status for verdict in sandbox.verify([Item(gold, text) for text in completions])]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.01)
+
+
+@pytest.mark.parametrize(
+    ("gold", "completion", "status", "extracted"),
+    [
+        ("42", r"6 * 7 = \boxed{42}", "correct", "42"),
+        ("42", r"\boxed{43}", "wrong", "43"),
+        ("42", "the answer is 42", "correct", "42"),
+        ("0.5", r"\boxed{\frac{1}{2}}", "correct", r"\frac{1}{2}"),
+        (r"\frac{a}{b}", r"\frac{2a}{2b}", "correct", r"\frac{2a}{2b}"),
+        ("[0,1]", r"\boxed{[0,1]}", "correct", "[0,1]"),
+        ("x=1", r"\boxed{1}", "correct", "1"),
+        ("42", "", "no_answer", None),
+        ("42", r"\boxed{}", "no_answer", None),
+        ("42", "I do not know", "no_answer", None),
+        ("42", r"\boxed{?!}", "unparsable", "?!"),
+        ("42", r"\boxed{\frac{}}", "unparsable", r"\frac{}"),
+        ("42", "\\boxed{\x00\x1b[31m}", "unparsable", "\x00\x1b[31m"),
+        ("42", "\x00\x01\x1b]0;title\x07" * 50, "no_answer", None),
+        ("42", "\ud800\\boxed{42}\udfff", "correct", "42"),
+        ("42", "$" * 100_000, "no_answer", None),
+        ("42", "step " * 20_000 + r"\boxed{42}", "correct", "42"),
+        ("42", "9" * 100_000, "wrong", "9" * 500),
+        ("42", r"\boxed{" + "1+" * 1500 + "1}", "unparsable", ("1+" * 1500)[:500]),
+    ],
+)
+def test_statuses(sandbox, gold, completion, status, extracted):
+    (verdict,) = sandbox.verify([Item(gold, completion)])
+    assert (verdict.status, verdict.extracted) == (status, extracted)
+
+
+@pytest.mark.parametrize("answer", [TOWER, r"\boxed{1000000000!}"])
+def test_an_endless_answer_times_out_and_its_neighbours_do_not(sandbox, answer):
+    start = time.monotonic()
+    assert statuses(sandbox, "2", r"\boxed{2}", answer, r"\boxed{3}") == ["correct", "timeout", "wrong"]
+    # twice the deadline and two starts: not a third try, nor the neighbours' time
+    assert time.monotonic() - start < 2 * sandbox.deadline_s + 6
+
+
+def test_a_child_may_take_only_so_much_memory(sandbox):
+    sandbox.verify([Item("1", r"\boxed{1}")])
+    (pid,) = sandbox.child_pids()
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    address_space = next(line for line in limits.splitlines() if line.startswith("Max address space"))
+    assert 256 * 2**20 < int(address_space.split()[3]) < (256 + 200) * 2**20
+    # an answer of 2^33 bits: too large or too slow, and its neighbours are well
+    assert statuses(sandbox, "2", r"\boxed{2}", r"\boxed{2^{2^{33}}}", r"\boxed{4}") == ["correct", "timeout", "wrong"]
+
+
+def test_equal_answers_are_judged_once_and_the_order_is_kept():
+    # Given a child that lives for exactly two answers
+    with make(tasks_per_child=2) as sandbox:
+        sandbox.verify([Item("1", r"\boxed{1}")])
+        pids = sandbox.child_pids()
+        # When five completions hold one answer
+        got = statuses(sandbox, "2", *[f"way {way}: " + r"\boxed{2}" for way in range(5)])
+        # Then one was judged: it was the child's second, and the child is gone
+        assert got == ["correct"] * 5
+        assert sandbox.child_pids() != pids
+    with make() as sandbox:
+        mixed = [r"\boxed{1}", "", r"\boxed{2}", r"\boxed{1}", r"\boxed{3}"] * 10
+        assert statuses(sandbox, "1", *mixed) == ["correct", "no_answer", "wrong", "correct", "wrong"] * 10
+
+
+def test_a_child_is_replaced_after_its_tasks():
+    with make(tasks_per_child=3) as sandbox:
+        seen = set()
+        for number in range(4):
+            assert statuses(sandbox, "1", rf"\boxed{{{number}}}", rf"\boxed{{{number}0}}")[0] != "error"
+            seen.update(sandbox.child_pids())
+        assert len(seen) >= 2
+
+
+def test_a_child_killed_in_the_middle_is_not_the_answers_fault():
+    with make(deadline_s=20.0) as sandbox:
+        sandbox.verify([Item("1", r"\boxed{1}")])
+        (pid,) = sandbox.child_pids()
+        # Given answers that take a while each
+        slow = [r"\boxed{" + "1+" * 1500 + f"{number}" + "}" for number in range(3)]
+        got = []
+        thread = threading.Thread(target=lambda: got.extend(statuses(sandbox, "1", r"\boxed{1}", *slow)))
+        before = user_ticks(pid)
+        thread.start()
+        wait_until(lambda: user_ticks(pid) > before + 5)
+        # When the child dies over one of them
+        os.kill(pid, signal.SIGKILL)
+        thread.join(timeout=30)
+        # Then every answer has the verdict that it has alone
+        assert got == ["correct"] + ["unparsable"] * 3
+        assert sandbox.child_pids() != [pid]
+
+
+def user_ticks(pid):
+    """CPU time of a process, in hundredths of a second."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def self_made(count):
+    return [rf"\boxed{{{number}}}" for number in range(1, count + 1)]
+
+
+def test_what_kills_its_child_every_time_is_an_error(tmp_path, monkeypatch):
+    # Given a math-verify that dies on one answer, as by a fault in C code, and needs 512 MiB for another
+    (tmp_path / "math_verify.py").write_text(
+        textwrap.dedent("""
+        import os, signal
+        LatexExtractionConfig = ExprExtractionConfig = lambda: None
+        def parse(text, targets, parsing_timeout):
+            if "die" in text: os.kill(os.getpid(), signal.SIGSEGV)
+            if "full" in text: bytearray(512 * 2**20)
+            if "more" in text: bytearray(64 * 2**20)
+            return [text]
+        def verify(gold, given, timeout_seconds, raise_on_error): return gold == given
+        """)
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with make() as sandbox:
+        got = statuses(sandbox, "1", r"\boxed{1}", r"\boxed{die}", r"\boxed{full}", r"\boxed{more}")
+    assert got == ["correct", "error", "error", "unparsable"]
+
+
+def test_no_child_can_be_started(tmp_path, monkeypatch):
+    (tmp_path / "math_verify.py").write_text("raise ImportError('no antlr')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with make() as sandbox, pytest.raises(ChildFailed, match="no antlr"):
+        sandbox.verify([Item("1", r"\boxed{1}")])
+
+
+def test_several_threads_and_children_share_a_sandbox():
+    with make(children=2) as sandbox:
+        wait_until(lambda: len(sandbox.child_pids()) == 2)
+        results = {}
+
+        def work(gold):
+            results[gold] = statuses(sandbox, str(gold), *self_made(20))
+
+        threads = [threading.Thread(target=work, args=(gold,)) for gold in range(1, 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert {gold: got.index("correct") + 1 for gold, got in results.items()} == {1: 1, 2: 2, 3: 3, 4: 4}
+        assert len(sandbox.child_pids()) == 2
+
+
+def test_close_ends_the_children_even_in_the_middle_of_an_answer():
+    sandbox = make(deadline_s=60.0)
+    sandbox.verify([Item("1", r"\boxed{1}")])
+    (pid,) = sandbox.child_pids()
+    raised = []
+
+    def work():
+        try:
+            sandbox.verify([Item("1", TOWER)])
+        except ChildFailed as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    before = user_ticks(pid)
+    wait_until(lambda: user_ticks(pid) > before + 10)
+    sandbox.close()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert not is_running(pid)
+    assert len(raised) == 1
+    with pytest.raises(ChildFailed, match="closed"):
+        sandbox.verify([Item("1", r"\boxed{1}")])
+
+
+def test_no_child_survives_the_sigkill_of_its_parent():
+    # Given a parent whose child hangs in an answer, where it does not read its pipe
+    script = f"""
+import threading
+from scorer.sandbox import Item, Sandbox
+sandbox = Sandbox(1, 60.0, 256, 4000, 1000)
+sandbox.verify([Item("1", r"\\boxed{{1}}")])
+print(*sandbox.child_pids(), flush=True)
+sandbox.verify([Item("1", r"{TOWER}")])
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    pid = int(parent.stdout.readline())
+    before = user_ticks(pid)
+    wait_until(lambda: user_ticks(pid) > before + 10)
+    # When the parent is killed
+    parent.kill()
+    parent.wait()
+    # Then the child is gone at once
+    wait_until(lambda: not is_running(pid), seconds=5)
+
+
+def test_a_child_knows_neither_the_environment_nor_heavy_libraries(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@host")
+    with make() as sandbox:
+        sandbox.verify([Item("1", r"\boxed{1}")])
+        (pid,) = sandbox.child_pids()
+        assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_gold_answers_are_checked_and_cannot_hang(sandbox):
+    golds = ["42", r"\frac{1}{2}", "", "  ", r"\frac{1}{", "???", "9^{9^{9^9}}", "1" * 5000]
+    reasons = sandbox.check_golds(golds)
+    assert reasons[:2] == [None, None]
+    assert "empty" in reasons[2]
+    assert "empty" in reasons[3]
+    assert "cannot read" in reasons[4]
+    assert "'???'" in reasons[5]
+    assert "more than 1 s" in reasons[6]
+    assert "5000 characters" in reasons[7]
+    assert sandbox.check_gold("42") is None
+
+
+def test_reasoning_gyms_own_scorer():
+    problem = generate({"chain_sum": {}}, 1, seed=3)[0]
+    with make(verifier="task") as sandbox:
+        texts = [problem.solution, r"\boxed{-1}", problem.answer, r"\boxed{}", "\\boxed{\x00}"]
+        got = sandbox.verify([Item(problem.answer, text, problem.meta) for text in texts])
+        assert [v.status for v in got] == ["correct", "wrong", "no_answer", "no_answer", "wrong"]
+        # a row without its task cannot be judged, and that is not the completion's fault
+        assert sandbox.verify([Item("1", r"\boxed{1}")])[0].status == "error"
+
+
+def test_impossible_limits_are_refused():
+    with pytest.raises(ValueError, match="children=0"):
+        make(children=0)
