@@ -36,6 +36,8 @@ def load(settings: Sections, split: Split, count: int | None = None) -> tuple[li
     `eval` reads eval.data, all others data.train. Raises DataError when nothing can be used.
     """
     source = settings.eval.data if split == "eval" else settings.data.train
+    if not source:
+        raise DataError("data.train is not set: give a JSONL file, hub:NAME, or reasoning-gym with data.families")
     if source == "reasoning-gym":
         return _generated(settings, split, count), []
     rows = _hub_rows(settings, source.removeprefix("hub:")) if source.startswith("hub:") else _file_rows(Path(source))

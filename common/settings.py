@@ -62,7 +62,7 @@ class ModelSettings(Section):
 class DataSettings(Section):
     """Prompts with their answers."""
 
-    train: str = "reasoning-gym"
+    train: str = ""
     """A JSONL file (.gz too), `hub:NAME` for a Hugging Face data set, or `reasoning-gym`."""
     hub_config: str | None = None
     hub_split: str = "train"
@@ -363,7 +363,7 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
         found.append(
             ("data.families", "{}", "reasoning-gym needs families, e.g. families = {chain_sum = {min_terms = 2}}")
         )
-    if s.verifier.kind == "task" and s.data.train != "reasoning-gym":
+    if s.verifier.kind == "task" and s.data.train not in ("", "reasoning-gym"):
         found.append(
             ("verifier.kind", "task", f'judges reasoning-gym problems only, data.train is {s.data.train!r}: use "math"')
         )

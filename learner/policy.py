@@ -329,6 +329,10 @@ def _deepspeed_config(options: PolicyOptions) -> dict[str, Any]:
         "gradient_clipping": options.max_grad_norm if options.zero_stage else 0.0,
         "zero_optimization": {"stage": options.zero_stage},
     }
+    if distributed.world_size() == 1:
+        # Nothing to communicate: gradients need not be copied into and out of buckets, which for 135 M
+        # parameters takes 0.4 s of CPU a step. A parameter beyond the bucket size is used where it lies.
+        config["zero_optimization"] |= {"reduce_bucket_size": 1, "contiguous_gradients": False}
     if options.dtype == "bfloat16":
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}

@@ -1,6 +1,6 @@
 """The loop of one verification child: `python -m scorer.child FD PARENT_PID KIND MEMORY_MB`.
 
-Requests and replies are JSON over a socket pair. JSON, so that a child that untrusted text has taken over
+Requests and replies are lines of JSON over a socket pair. JSON, so that a child that untrusted text has taken over
 can send its parent nothing but strings and numbers; a pickle would be code.
 
     request  [[gold, answer text, answer kind, meta], ...]   an answer of null checks the gold itself
@@ -14,9 +14,9 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import traceback
-from multiprocessing.connection import Connection
 from typing import Any
 
 from scorer.answers import Answer
@@ -30,26 +30,28 @@ _PR_SET_PDEATHSIG = 1
 def main(fd: int, parent_pid: int, kind: Kind, memory_mb: int) -> int:
     die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    connection: Connection[Any, Any] = Connection(fd)
+    connection = socket.socket(fileno=fd)
     try:
         warm_up(kind)
         limit_memory(memory_mb)
     except Exception:
-        connection.send_bytes(json.dumps(["failed", traceback.format_exc(limit=-3), 0.0]).encode())
+        reply(connection, "failed", traceback.format_exc(limit=-3))
         return 1
     silence()
-    connection.send_bytes(json.dumps(["ready", None, 0.0]).encode())
-    while True:
+    reply(connection, "ready", None)
+    requests = connection.makefile("rb")
+    while line := requests.readline():
         try:
-            request = json.loads(connection.recv_bytes())
-            for task in request:
+            for task in json.loads(line):
                 verdict = answer_to(kind, *task)
-                reply = [verdict.status, verdict.extracted, round(verdict.milliseconds, 3)]
-                connection.send_bytes(json.dumps(reply).encode())
-        except (EOFError, OSError):
-            return 0  # the parent closed its end
+                reply(connection, verdict.status, verdict.extracted, verdict.milliseconds)
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
+    return 0  # the parent closed its end
+
+
+def reply(connection: socket.socket, status: str, text: str | None, milliseconds: float = 0.0) -> None:
+    connection.sendall(json.dumps([status, text, round(milliseconds, 3)]).encode() + b"\n")
 
 
 def answer_to(kind: Kind, gold: str, text: str | None, how: Any, meta: dict[str, str]) -> Verdict:

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -23,10 +22,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_args
+from typing import Literal, Self, cast, get_args
 
 from common.errors import ChildFailed
 from scorer.verifier import EXTRACTED_CHARS, Kind, Status, Verdict, answer_of
@@ -34,6 +32,8 @@ from scorer.verifier import EXTRACTED_CHARS, Kind, Status, Verdict, answer_of
 START_SECONDS = 60.0
 """A child imports its libraries in 0.7 s; a loaded machine may take much longer."""
 START_ATTEMPTS = 3
+SEND_SECONDS = 10.0
+MAX_REPLY_BYTES = 65_536
 BATCH = 16
 """Answers per request: enough to hide the round trip, few enough to spread a group over the children."""
 GOLD_MAX_CHARS = 4000
@@ -196,7 +196,7 @@ class Sandbox:
                 replies.append(child.receive(self.deadline_s))
         except TimeoutError:
             replies.append("timeout")
-        except (EOFError, OSError, ValueError):
+        except (OSError, ValueError):
             replies.append("error")
         if not isinstance(replies[-1], Verdict) or child.tasks >= self.tasks_per_child:
             self._discard(child)
@@ -217,7 +217,7 @@ class Sandbox:
             try:
                 starting.wait_until_ready()
                 mine = self._mine.child = starting
-            except (EOFError, OSError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 reason = str(error) or type(error).__name__
                 self._discard(starting)
         if mine is not None:
@@ -228,9 +228,7 @@ class Sandbox:
         )
 
     def _discard(self, child: _Child) -> None:
-        child.process.kill()
-        child.process.wait(timeout=START_SECONDS)
-        child.connection.close()
+        child.end()
         self._mine.child = None
         with self._lock:
             self._running.discard(child)
@@ -240,47 +238,52 @@ class _Child:
     """One process that runs `scorer.child`, and the parent's end of its socket pair."""
 
     def __init__(self, verifier: Kind, memory_mb: int) -> None:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            # poll() bounds the wait for a reply; this bounds a send to, or a torn reply of, a stopped child.
-            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO) if end is ours else ():
-                end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 10, 0))
+        self.tasks = 0
+        self._socket, theirs = socket.socketpair()
+        self._lines = self._socket.makefile("rb")
         arguments = [str(theirs.fileno()), str(os.getpid()), verifier, str(memory_mb)]
         with theirs:
             # A fresh interpreter and not multiprocessing's spawn, which would import the parent's main module.
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "scorer.child", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
             )
-        self.connection: Connection[Any, Any] = Connection(ours.detach())
-        self.tasks = 0
 
     def wait_until_ready(self) -> None:
-        """Raises OSError with the reason when the child cannot work."""
-        status, reason, _ = self._receive(START_SECONDS)
+        """Raises OSError or ValueError with the reason when the child cannot work."""
+        self._socket.settimeout(START_SECONDS)
+        status, reason, _ = self._reply()
         if status != "ready":
             raise OSError(reason)
 
     def send(self, tasks: list[Task]) -> None:
+        """Raises OSError when the child is gone, or stopped and its buffer full."""
         self.tasks += len(tasks)
-        self.connection.send_bytes(json.dumps(tasks, default=dict).encode())
+        self._socket.settimeout(SEND_SECONDS)
+        self._socket.sendall(json.dumps(tasks, default=dict).encode() + b"\n")
 
     def receive(self, deadline_s: float) -> Verdict:
-        """The next verdict. Raises TimeoutError, EOFError when the child died, OSError or ValueError otherwise."""
-        status, extracted, milliseconds = self._receive(deadline_s)
+        """The next verdict. Raises TimeoutError, ValueError when the child died or talks nonsense, else OSError."""
+        self._socket.settimeout(deadline_s)
+        status, extracted, milliseconds = self._reply()
         if status not in get_args(Status):
             raise ValueError(f"a child answered with the status {status[:40]!r}")
         return Verdict(cast(Status, status), extracted, milliseconds)
 
-    def _receive(self, deadline_s: float) -> tuple[str, str | None, float]:
-        if not self.connection.poll(deadline_s):
-            raise TimeoutError(f"no reply within {deadline_s:g} s")
-        reply = json.loads(self.connection.recv_bytes(maxlength=65_536))
+    def _reply(self) -> tuple[str, str | None, float]:
+        line = self._lines.readline(MAX_REPLY_BYTES)
+        reply = json.loads(line) if line else "the child died"
         if not (isinstance(reply, list) and [type(part) for part in reply] in _REPLY_TYPES):
-            raise ValueError("a child's reply is not [status, text, milliseconds]")
+            raise ValueError(f"a child's reply is not [status, text, milliseconds]: {reply!r:.80}")
         return reply[0], reply[1], reply[2]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=START_SECONDS)
+        self._lines.close()
+        self._socket.close()
 
 
 def _environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker, Delivery
 from scorer.reward_model import RewardModel
-from scorer.rewards import NEEDS_REWARD_MODEL, shape
+from scorer.rewards import NEEDS_REWARD_MODEL, settle, shape
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -138,13 +138,11 @@ class Scorer:
     def _shape(
         self, rollout: Rollout, verdicts: Sequence[Verdict], scores: NDArray[np.float64] | None, seconds: float
     ) -> Scored:
-        statuses = [v.status for v in verdicts]
-        if scores is not None:
-            statuses = ["context_overflow" if np.isnan(s) else v for v, s in zip(statuses, scores, strict=True)]
+        statuses, settled = settle([v.status for v in verdicts], scores)
         shaped = shape(
             self._settings.reward.mode,
             [status == "correct" for status in statuses],
-            None if scores is None else _filled(scores),
+            settled,
             sigma_bar=self._broker.sigma_bar(),
             options=self._settings.reward,
         )
@@ -162,8 +160,3 @@ class Scorer:
             seconds=seconds,
         )
 
-
-def _filled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores with an overflow (NaN) at the group's lowest: too long for the model to judge is no merit."""
-    finite = scores[~np.isnan(scores)]
-    return np.where(np.isnan(scores), finite.min() if len(finite) else 0.0, scores)

@@ -33,7 +33,11 @@ def run() -> dict[str, Any]:
     ratios: dict[str, list[tuple[float, float]]] = {kind: [] for kind in SIZES}
     rates: dict[str, float] = {}
     bare = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.verify"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT
+        [sys.executable, "-m", "tests.bench.verify"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=_ROOT,
     )
     try:
         with Sandbox(1, deadline_s=10.0, memory_mb=1024, max_chars=4000, tasks_per_child=10**9) as sandbox:

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs the tests, on a machine without a GPU: bash deploy/test.sh [PYTEST ARGUMENT...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source deploy/install.sh dev
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+bin=.venv/bin
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+"$bin/mypy"
+exec "$bin/python" -m pytest "$@"

@@ -1,0 +1,142 @@
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+
+from common.errors import CheckpointError, DiskFull
+from learner import checkpoint
+
+
+def write(folder: Path) -> None:
+    (folder / "nested").mkdir()
+    (folder / "nested" / "weights").write_bytes(b"w" * 1000)
+
+
+def steps(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path / "new", 7, write, b"ledger", keep=2)
+    found = checkpoint.latest(tmp_path / "new")
+    assert found == checkpoint.Checkpoint(7, folder, b"ledger")
+    assert (found.policy / "nested" / "weights").read_bytes() == b"w" * 1000
+
+
+def test_no_folder_no_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "absent") is None
+
+
+def test_the_last_few_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, step, write, b"", keep=2)
+    assert steps(tmp_path) == ["step-00000004", "step-00000005"]
+
+
+def test_a_branch_that_was_left_goes(tmp_path: Path) -> None:
+    for step in (50, 57, 51):  # fell back from 57 to 50, then reached 51
+        checkpoint.save(tmp_path, step, write, str(step).encode(), keep=5)
+    assert steps(tmp_path) == ["step-00000050", "step-00000051"]
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.state == b"51"
+
+
+def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, write, b"old", keep=2)
+    checkpoint.save(tmp_path, 3, write, b"new", keep=2)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.state == b"new"
+
+
+def _cut(folder: Path) -> None:
+    os.truncate(folder / "policy" / "nested" / "weights", 500)
+
+
+def _flip(folder: Path) -> None:
+    (folder / "policy" / "nested" / "weights").write_bytes(b"x" * 1000)
+
+
+def _lose(folder: Path) -> None:
+    (folder / "state").unlink()
+
+
+def _no_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def _cut_manifest(folder: Path) -> None:
+    os.truncate(folder / "manifest.json", 20)
+
+
+@pytest.mark.parametrize("tear", [_cut, _flip, _lose, _no_manifest, _cut_manifest])
+def test_a_torn_one_is_passed_over_and_said(tmp_path: Path, tear) -> None:
+    checkpoint.save(tmp_path, 1, write, b"one", keep=3)
+    tear(checkpoint.save(tmp_path, 2, write, b"two", keep=3))
+    with capture_logs() as logs:
+        found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert [entry["event"] for entry in logs] == ["torn checkpoint passed over"]
+    assert "step-00000002" in logs[0]["folder"]
+
+
+def test_a_write_that_dies_leaves_the_previous_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, write, b"one", keep=1)
+
+    def dies(folder: Path) -> None:
+        write(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 2, dies, b"two", keep=1)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.state == b"one"
+    checkpoint.save(tmp_path, 3, write, b"three", keep=1)
+    assert steps(tmp_path) == ["step-00000003"]  # what the dead write left is gone too
+
+
+@pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, DiskFull), (errno.EACCES, CheckpointError)])
+def test_a_full_or_forbidden_disk_is_told_apart(
+    tmp_path: Path, code: int, expected: type[Exception]
+) -> None:
+    checkpoint.save(tmp_path, 1, write, b"one", keep=1)
+
+    def fails(folder: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(CheckpointError, match="step 2") as caught:
+        checkpoint.save(tmp_path, 2, fails, b"two", keep=1)
+    assert caught.type is expected
+    assert steps(tmp_path) == ["step-00000001"]
+
+
+def test_torch_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """torch.save reports a full disk as a RuntimeError without errno."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    command = [mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, timeout=10).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        checkpoint.save(disk, 1, write, b"one", keep=2)
+        with pytest.raises(DiskFull, match="previous checkpoint is untouched"):
+            checkpoint.save(
+                disk, 2, lambda folder: torch.save(torch.zeros(2_000_000), folder / "weights"), b"", keep=2
+            )
+        found = checkpoint.latest(disk)
+        assert found is not None
+        assert found.step == 1
+        assert steps(disk) == ["step-00000001"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True, timeout=10)

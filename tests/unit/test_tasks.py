@@ -1,0 +1,167 @@
+"""Problems are deterministic, disjoint, solved by their worked steps, and judged without trust."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import tasks
+from common.errors import ConfigError, DataError
+
+FAMILIES = {
+    "chain_sum": {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2},
+    "simple_geometry": {"min_sides": 3, "max_sides": 5},
+    "products": {"min_digits": 1, "max_digits": 2},
+    "gcd": {"max_value": 200},
+}
+
+
+def steps_hold(text: str) -> bool:
+    """Every `a op b ... = c` of the worked steps, evaluated the slow way."""
+    chain = text.split("=")
+    for left, right in zip(chain, chain[1:], strict=False):
+        terms = left.replace("-", "+-").split("+")
+        total = 0
+        for term in filter(None, terms):
+            value = 1
+            for factor in term.split("*"):
+                value *= int(factor)
+            total += value
+        expected = 0
+        first = right.replace("-", "+-").lstrip("+").split("+")
+        if len(chain) > 2 and "*" in chain[0]:  # both sides are whole expressions
+            expected = sum(map(int, first))
+        else:
+            expected = int(first[0])
+        if total != expected:
+            return False
+    return True
+
+
+def test_worked_solutions_are_right_and_end_in_the_answer() -> None:
+    for problem in tasks.generate(FAMILIES, 400, seed=3):
+        assert problem.solution is not None
+        steps, boxed = problem.solution.split(" ")
+        assert boxed == f"\\boxed{{{problem.answer}}}"
+        assert tasks.judge(problem.meta, problem.answer, problem.solution) == 1.0
+        if problem.meta["task"] != "gcd":
+            assert steps_hold(steps), problem
+
+
+def test_euclids_steps_are_remainders() -> None:
+    assert tasks.worked_solution("gcd", {"numbers": [58, 98]}, "2") == "98,58,40,18,4,2,0 \\boxed{2}"
+
+
+def test_product_of_a_round_factor_has_one_part() -> None:
+    metadata = {"expression": "25 * 60"}
+    assert tasks.worked_solution("products", metadata, "1500") == "25*60=1500 \\boxed{1500}"
+
+
+def test_the_same_seed_gives_the_same_problems_in_every_process() -> None:
+    here = tasks.generate(FAMILIES, 12, seed=7)
+    code = (
+        "from common import tasks; "
+        f"print(*[p.question for p in tasks.generate({FAMILIES!r}, 12, seed=7)], sep='|')"
+    )
+    there = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert there.stdout.strip().split("|") == [problem.question for problem in here]
+
+
+def test_families_take_turns() -> None:
+    families = [problem.meta["task"] for problem in tasks.generate(FAMILIES, 8, seed=1)]
+    assert families == list(FAMILIES) * 2
+
+
+def test_excluded_questions_never_come_again_and_none_repeats() -> None:
+    held_out = {problem.question for problem in tasks.generate(FAMILIES, 500, seed=1)}
+    fresh = [problem.question for problem in tasks.generate(FAMILIES, 500, 1, exclude=held_out)]
+    assert len(held_out) == 500
+    assert len(set(fresh)) == 500
+    assert held_out.isdisjoint(fresh)
+
+
+def test_neighbouring_seeds_share_almost_nothing() -> None:
+    family = {"chain_sum": {"min_terms": 4, "max_terms": 4, "min_digits": 3, "max_digits": 3}}
+    one, two = ({p.question for p in tasks.generate(family, 300, seed)} for seed in (1, 2))
+    assert not one & two
+
+
+def test_an_exhausted_family_is_an_error_and_not_a_loop() -> None:
+    few = {"gcd": {"min_value": 1, "max_value": 2}}
+    with pytest.raises(DataError, match="gcd.*seen before"):
+        tasks.generate(few, 100, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        ({}, "no task family"),
+        ({"chess": {}}, "unknown task family 'chess'"),
+        ({"gcd": {"max_valeu": 9}}, "max_valeu"),
+        ({"gcd": {"min_value": 9, "max_value": 1}}, "gcd"),
+    ],
+)
+def test_wrong_configurations_are_refused(families: dict[str, dict[str, int]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tasks.generate(families, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "boxed"),
+    [
+        ("1+1=2 \\boxed{2}", "2"),
+        ("\\boxed{1} no, \\boxed{2}", "2"),
+        ("\\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("\\boxed{}", ""),
+        ("\\boxed{1", None),
+        ("42", None),
+        ("\\boxed{" + "9" * 10_000 + "}", None),
+        ("\\boxed{5}" + "x" * 100_000, None),
+    ],
+)
+def test_last_boxed(text: str, boxed: str | None) -> None:
+    assert tasks.last_boxed(text) == boxed
+
+
+GOLD = tasks.generate({"gcd": {}}, 1, seed=0)[0]
+
+
+def test_a_wrong_answer_is_not_fully_scored() -> None:
+    assert tasks.judge(GOLD.meta, "12", "\\boxed{13}") < 1.0
+    assert tasks.judge(GOLD.meta, "12", "12") == 0.0
+    assert tasks.judge(GOLD.meta, "12", "\\boxed{ 12 }") == 1.0
+
+
+@given(st.text(max_size=300))
+def test_no_completion_breaks_the_judge(text: str) -> None:
+    for completion in (text, f"\\boxed{{{text}}}"):
+        assert 0.0 <= tasks.judge(GOLD.meta, "12", completion) <= 1.0
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {},
+        {"task": "codeio", "entry": "{}"},
+        {"task": "gcd"},
+        {"task": "gcd", "entry": "[" * 3_000},
+        {"task": "gcd", "entry": "1" * 5_000},
+    ],
+)
+def test_hostile_metadata_is_a_data_error(meta: dict[str, str]) -> None:
+    with pytest.raises(DataError):
+        tasks.judge(meta, "1", "\\boxed{1}")
+
+
+def test_importing_tasks_loads_no_heavy_module() -> None:
+    code = "import sys, common.tasks; print({'torch', 'vllm', 'reasoning_gym'} & set(sys.modules))"
+    done = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()"
