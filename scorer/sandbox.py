@@ -1,9 +1,9 @@
 """Verification in killable child processes: a deadline, a memory cap and a fresh start for each child.
 
 Why not pebble.ProcessPool: it gives a whole task one deadline, so a batch cannot say which answer was
-guilty, and single answers cost a queue round trip each; its spawned children import the parent's main
-module; its manager polls every 0.1 s. Here a child answers a batch one by one, the deadline runs per
-answer, and a failure names its answer at once.
+guilty, and a single answer costs two messages and three threads; its spawned children import the parent's
+main module; its manager polls every 0.1 s. Here the deadline runs per answer inside a batch, and a failure
+names its answer at once.
 
 Each child belongs to one thread that lives as long as the sandbox: the kernel sends a parent-death signal
 when the *thread* that started a child ends.
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Literal, Self, cast, get_args
 
 from common.errors import ChildFailed
+from scorer.child import FLUSH_SECONDS, PROGRESS_BYTES
 from scorer.verifier import EXTRACTED_CHARS, Kind, Status, Verdict, answer_of
 
 START_SECONDS = 60.0
@@ -166,41 +167,44 @@ class Sandbox:
 
     def _judge(self, batch: list[Task]) -> list[Verdict]:
         """A whole batch, then what failed in it, each alone; runs in a thread that owns one child."""
-        verdicts: list[Verdict | None] = [None] * len(batch)
+        verdicts: dict[int, Verdict] = {}
         failed: list[int] = []
-        waiting = deque(range(len(batch)))
+        waiting = list(range(len(batch)))
         while waiting:
-            for verdict in self._replies([batch[place] for place in waiting]):
-                place = waiting.popleft()
-                if isinstance(verdict, Verdict):
-                    verdicts[place] = verdict
-                else:
-                    failed.append(place)
+            replies, guilty, _ = self._replies([batch[place] for place in waiting])
+            verdicts |= zip(waiting, replies, strict=False)
+            if guilty is not None:
+                failed.append(waiting.pop(guilty))
+            waiting = waiting[len(replies) :]
         for place in failed:
-            (again,) = self._replies([batch[place]])
-            if isinstance(again, Verdict):
-                verdicts[place] = again
-            else:
-                text = batch[place][1]
-                shown = None if text is None else text[:EXTRACTED_CHARS]
-                verdicts[place] = Verdict(again, shown, self.deadline_s * 1e3 if again == "timeout" else 0.0)
-        return [verdict for verdict in verdicts if verdict is not None]
+            replies, _, failure = self._replies([batch[place]])
+            text = batch[place][1]
+            verdicts[place] = replies[0] if replies else _blame(failure, text, self.deadline_s)
+        return [verdicts[place] for place in range(len(batch))]
 
-    def _replies(self, tasks: list[Task]) -> list[Verdict | Failure]:
-        """One reply per task up to the first that fails; the child that failed is gone afterwards."""
+    def _replies(self, tasks: list[Task]) -> tuple[list[Verdict], int | None, Failure]:
+        """Verdicts up to the first failure, the place of the task that failed (None: all well), and how.
+
+        A few tasks before the one that failed may lack their verdict; the child is gone after a failure.
+        """
         child = self._child()
-        replies: list[Verdict | Failure] = []
+        replies: list[Verdict] = []
+        failure: Failure = "error"
         try:
             child.send(tasks)
-            for _ in tasks:
+            while len(replies) < len(tasks):
                 replies.append(child.receive(self.deadline_s))
         except TimeoutError:
-            replies.append("timeout")
+            failure = "timeout"
         except (OSError, ValueError):
-            replies.append("error")
-        if not isinstance(replies[-1], Verdict) or child.tasks >= self.tasks_per_child:
+            pass
+        guilty = None
+        if len(replies) < len(tasks):
+            begun = child.begun() - (child.tasks - len(tasks))
+            guilty = min(max(begun - 1, len(replies)), len(tasks) - 1)
+        if guilty is not None or child.tasks >= self.tasks_per_child:
             self._discard(child)
-        return replies
+        return replies, guilty, failure
 
     def _child(self) -> _Child:
         """This thread's child, started when there is none. Raises ChildFailed when that does not work."""
@@ -235,21 +239,28 @@ class Sandbox:
 
 
 class _Child:
-    """One process that runs `scorer.child`, and the parent's end of its socket pair."""
+    """One process that runs `scorer.child`, and the parent's side of what they share."""
 
     def __init__(self, verifier: Kind, memory_mb: int) -> None:
         self.tasks = 0
         self._socket, theirs = socket.socketpair()
         self._lines = self._socket.makefile("rb")
-        arguments = [str(theirs.fileno()), str(os.getpid()), verifier, str(memory_mb)]
-        with theirs:
+        progress = os.memfd_create("progress")
+        try:
+            os.ftruncate(progress, PROGRESS_BYTES)
+            self._progress = mmap.mmap(progress, PROGRESS_BYTES)
+            handles = [theirs.fileno(), progress]
+            arguments = [*map(str, handles), str(os.getpid()), verifier, str(memory_mb)]
             # A fresh interpreter and not multiprocessing's spawn, which would import the parent's main module.
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "scorer.child", *arguments],
-                pass_fds=[theirs.fileno()],
+                pass_fds=handles,
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
             )
+        finally:
+            os.close(progress)
+            theirs.close()
 
     def wait_until_ready(self) -> None:
         """Raises OSError or ValueError with the reason when the child cannot work."""
@@ -266,11 +277,15 @@ class _Child:
 
     def receive(self, deadline_s: float) -> Verdict:
         """The next verdict. Raises TimeoutError, ValueError when the child died or talks nonsense, else OSError."""
-        self._socket.settimeout(deadline_s)
+        self._socket.settimeout(deadline_s + FLUSH_SECONDS)
         status, extracted, milliseconds = self._reply()
         if status not in get_args(Status):
             raise ValueError(f"a child answered with the status {status[:40]!r}")
         return Verdict(cast(Status, status), extracted, milliseconds)
+
+    def begun(self) -> int:
+        """Tasks that the child has begun since its start, of the `tasks` that it was sent."""
+        return int.from_bytes(self._progress[:], "little")
 
     def _reply(self) -> tuple[str, str | None, float]:
         line = self._lines.readline(MAX_REPLY_BYTES)
@@ -284,6 +299,13 @@ class _Child:
         self.process.wait(timeout=START_SECONDS)
         self._lines.close()
         self._socket.close()
+        self._progress.close()
+
+
+def _blame(failure: Failure, text: str | None, deadline_s: float) -> Verdict:
+    """The verdict of what failed twice, the second time alone."""
+    shown = None if text is None else text[:EXTRACTED_CHARS]
+    return Verdict(failure, shown, deadline_s * 1e3 if failure == "timeout" else 0.0)
 
 
 def _environment() -> dict[str, str]:

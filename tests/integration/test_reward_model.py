@@ -1,0 +1,139 @@
+"""Reward model scores on a tiny model: the right token, whatever the batch; nothing silent."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from common.errors import ModelError
+from scorer.reward_model import RewardModel
+from scorer.rm_input import batches, encode, free_pad_id
+from tests.integration import tiny
+
+PAIRS = [
+    ("1+1=?", "2"),
+    ("1+1=?", "it is 2, as everyone knows"),
+    ("what?", ""),
+    ("12*3=?", "36 = 30 + 6"),
+    ("?", "x" * 60),
+]
+
+
+def load(folder, **changes) -> RewardModel:
+    values = dict(dtype="float32", batch_tokens=4096, max_length=128, system_prompt="", device="cpu")
+    return RewardModel(folder, **values | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.reward_model(tmp_path_factory.mktemp("rm"))
+
+
+def test_the_score_is_the_raw_logit_at_the_last_token_of_the_chat(folder):
+    # Given transformers itself, without padding
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    expected = []
+    for question, completion in PAIRS:
+        text = f"<system>be right<user>{question}<assistant>{completion}<eos>"
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+        with torch.no_grad():
+            expected.append(model.score(model.model(ids).last_hidden_state)[0, -1, 0].item())
+    # Then the batched scores are the same
+    got = load(folder, system_prompt="be right").score(PAIRS)
+    assert got.dtype == np.float64
+    assert got == pytest.approx(expected, abs=1e-5)
+    assert got.std() > 0.1
+
+
+@pytest.mark.parametrize("pad", ["<pad>", "<eos>", "a"])
+def test_batches_score_as_single_pairs_do_whatever_the_pad_token(tmp_path, pad):
+    # Given a pad token that also ends every text (eos), or stands at the end of some
+    template = tiny.TEMPLATE.removesuffix("<eos>") if pad == "a" else tiny.TEMPLATE
+    model = load(tiny.reward_model(tmp_path, pad=pad, template=template))
+    pairs = [*PAIRS, ("1+1=?", "a"), ("1+1=?", "2aaa")]
+    single = [model.score([pair])[0] for pair in pairs]
+    assert model.score(pairs) == pytest.approx(single, abs=1e-5)
+    assert len({round(score, 6) for score in single}) == len(pairs)
+
+
+def test_small_batches_score_as_large_ones(folder):
+    assert load(folder, batch_tokens=1).score(PAIRS) == pytest.approx(load(folder).score(PAIRS), abs=1e-5)
+
+
+def test_equal_pairs_have_equal_scores_to_the_last_bit(folder):
+    got = load(folder, batch_tokens=200).score(PAIRS * 5)
+    assert got.tolist() == got[: len(PAIRS)].tolist() * 5
+
+
+def test_no_pairs(folder):
+    assert load(folder).score([]).shape == (0,)
+
+
+def test_what_is_too_long_is_reported_and_not_cut(folder):
+    model = load(folder, max_length=30)
+    got = model.score([("1+1=?", "2"), ("1+1=?", "2" * 40)])
+    assert np.isnan(got).tolist() == [False, True]
+    # the model's own limit holds as well
+    assert load(folder, max_length=10**6).max_length == 128
+
+
+def test_a_score_that_is_not_finite_is_an_error_with_its_text(folder):
+    model = load(folder)
+    model.model.score.weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"score nan .* '2'"):
+        model.score([("1+1=?", "2")])
+
+
+def test_bfloat16(folder):
+    assert load(folder, dtype="bfloat16").score(PAIRS) == pytest.approx(load(folder).score(PAIRS), abs=0.2)
+
+
+def test_a_folder_that_is_no_reward_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load(tmp_path / "absent")
+    # a causal model would get a random head
+    with pytest.raises(ModelError, match="2 labels"):
+        load(tiny.causal_model(tmp_path / "causal"))
+    causal = tmp_path / "causal" / "config.json"
+    causal.write_text(json.dumps(json.loads(causal.read_text()) | {"id2label": {"0": "LABEL_0"}}))
+    with pytest.raises(ModelError, match=r"score\.weight"):
+        load(tmp_path / "causal")
+    with pytest.raises(ModelError, match="3 labels"):
+        load(tiny.reward_model(tmp_path / "three", num_labels=3))
+    torn = tiny.reward_model(tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(torn)
+
+
+def test_a_tokenizer_without_a_usable_template_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no chat template"):
+        load(tiny.reward_model(tmp_path / "none", template=None))
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + tiny.TEMPLATE
+    folder = tiny.reward_model(tmp_path / "strict", template=strict)
+    load(folder)
+    with pytest.raises(ModelError, match="no system role"):
+        load(folder, system_prompt="be right")
+
+
+def test_batches_hold_the_budget_and_everything_once():
+    lengths = [5, 1, 9, 3, 3, 100, 8]
+    packed = batches(lengths, 20)
+    assert sorted(place for batch in packed for place in batch) == list(range(7))
+    for batch in packed:
+        assert len(batch) == 1 or max(lengths[place] for place in batch) * len(batch) <= 20
+
+
+def test_a_free_pad_id_ends_no_sequence():
+    assert free_pad_id([[5, 0], [0, 1], [1, 3]], 5) == 2
+    with pytest.raises(ValueError, match="all 2"):
+        free_pad_id([[0], [1]], 2)
+
+
+def test_chats_are_rendered_without_a_generation_prompt_or_added_tokens():
+    tokenizer = tiny.tokenizer()
+    (ids,) = encode(tokenizer, [("1+1=?", "2")], "")
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<user>", *"1+1=?", "<assistant>", "2", "<eos>"]
