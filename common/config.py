@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -53,13 +54,22 @@ def load(file: Path | None, flags: Sequence[str] = ()) -> Settings:
     class Loaded(Settings):
         @classmethod
         def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             cli = CliSettingsSource[Any](settings_cls, cli_parse_args=list(flags), cli_exit_on_error=False)
             if resolved:
                 return (cli, JsonConfigSettingsSource(settings_cls, json_file=file))
             return (cli, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
 
+    for name in [] if resolved else os.environ:
+        section = name.upper().removeprefix("HERO_").partition("__")[0].lower()
+        if name.upper().startswith("HERO_") and section not in Sections.model_fields:
+            raise ConfigError(f"{name}: there is no section {section!r} of settings; unset it, or see hero up --help")
     try:
         settings = Loaded()
     except ValidationError as error:

@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
@@ -81,7 +81,7 @@ class Broker:
         lua = resources.files("common") / "lua"
         self._scripts = {
             name: self._redis.register_script((lua / f"{name}.lua").read_text())
-            for name in ("issue", "hand_over", "renew", "bury", "close", "announce", "trim", "leave")
+            for name in ("issue", "hand_over", "renew", "bury", "close", "announce", "trim", "leave", "take_over")
         }
 
     def key(self, name: str) -> str:
@@ -109,8 +109,8 @@ class Broker:
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise BrokerUnfit(
-                f"the broker at {self.url} evicts keys when full (maxmemory-policy {policy}), which would lose tickets; "
-                "run CONFIG SET maxmemory-policy noeviction"
+                f"the broker at {self.url} evicts keys when full (maxmemory-policy {policy}), which would lose "
+                "tickets; run CONFIG SET maxmemory-policy noeviction"
             )
         if info.get("role") != "master":
             raise BrokerUnfit(f"the broker at {self.url} is a {info.get('role')}; connect to the primary")
@@ -121,10 +121,7 @@ class Broker:
         """Streams with their owning groups, from the first entry on ($ would skip what came before)."""
         for stage, group in GROUPS.items():
             try:
-                self._wait_for(
-                    "creating groups",
-                    lambda s=stage, g=group: self._redis.xgroup_create(self.key(s), g, id="0", mkstream=True),
-                )
+                self._do("xgroup_create", self.key(stage), group, id="0", mkstream=True)
             except redis.ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -166,6 +163,11 @@ class Broker:
             self.stop.wait(pause)
             pause = min(2 * pause, 1.0)
 
+    def _do(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        """One command of the client; its first argument, usually a key, says in the log what is waited for."""
+        what = f"{command} {args[0]}"
+        return self._wait_for(what, lambda: getattr(self._redis, command)(*args, **kwargs))
+
     def _script(self, name: str, keys: Sequence[str], args: Sequence[Any], *, patient: bool = True) -> Any:
         return self._wait_for(
             name, lambda: self._scripts[name](keys=[self.key(k) for k in keys], args=list(args)), patient=patient
@@ -173,9 +175,12 @@ class Broker:
 
     # -- learner ---------------------------------------------------------------------------------------------
 
-    def take_over(self) -> int:
-        """A fencing number for a new learner: every older one can no longer issue, close or announce."""
-        return int(self._wait_for("fencing", lambda: self._redis.incr(self.key("fence"))))
+    def take_over(self, above: int = 0) -> int:
+        """A fencing number for a new learner: every older one can no longer issue, close or announce.
+
+        It is higher than `above`, the last one of a checkpoint: the broker may have lost what it knew.
+        """
+        return int(self._script("take_over", ["fence"], [above]))
 
     def issue(self, ticket: Ticket) -> bool:
         """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting."""
@@ -194,7 +199,7 @@ class Broker:
 
     def open_tickets(self) -> dict[int, tuple[str, int]]:
         """{id: (stage, attempt)} of every ticket that is not closed; stage may be "dead"."""
-        raw = self._wait_for("reading open tickets", lambda: self._redis.hgetall(self.key("open")))
+        raw = self._do("hgetall", self.key("open"))
         return {int(i): (state.split()[0].decode(), int(state.split()[1])) for i, state in raw.items()}
 
     def trim(self) -> None:
@@ -205,13 +210,11 @@ class Broker:
     def restore_sigma(self, sigma_bar: float | None) -> None:
         """sigma_bar from a checkpoint, only when the broker has none."""
         if sigma_bar is not None:
-            self._wait_for("restoring sigma_bar", lambda: self._redis.setnx(self.key("sigma"), repr(sigma_bar)))
+            self._do("setnx", self.key("sigma"), repr(sigma_bar))
 
     def dead_letters(self, after: str = "0", count: int = 1000) -> list[tuple[str, DeadLetter]]:
         """Given-up messages after an entry id, oldest first."""
-        raw = self._wait_for(
-            "reading dead letters", lambda: self._redis.xrange(self.key("dead"), f"({after}", "+", count)
-        )
+        raw = self._do("xrange", self.key("dead"), f"({after}", "+", count)
         letters = []
         for entry, fields in raw:
             message = unpack(fields[b"m"])
@@ -223,11 +226,8 @@ class Broker:
 
     def read(self, stage: Stage, count: int, block_ms: int) -> list[Delivery]:
         """Up to `count` new messages, waiting at most `block_ms` (0: not at all)."""
-        raw = self._wait_for(
-            f"reading {stage}",
-            lambda: self._redis.xreadgroup(
-                GROUPS[stage], self.consumer, {self.key(stage): ">"}, count=count, block=block_ms or None
-            ),
+        raw = self._do(
+            "xreadgroup", GROUPS[stage], self.consumer, {self.key(stage): ">"}, count=count, block=block_ms or None
         )
         streams = raw.items() if isinstance(raw, dict) else raw or []
         return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]
@@ -237,15 +237,10 @@ class Broker:
         key, group, cursor = self.key(stage), GROUPS[stage], "0-0"
         taken: list[Delivery] = []
         while True:
-            reply = self._wait_for(
-                f"claiming {stage}",
-                lambda c=cursor: self._redis.xautoclaim(key, group, self.consumer, min_idle_ms, start_id=c, count=100),
-            )
+            reply = self._do("xautoclaim", key, group, self.consumer, min_idle_ms, start_id=cursor, count=100)
             cursor = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
             for entry, fields in reply[1]:
-                pending = self._wait_for(
-                    "counting deliveries", lambda e=entry: self._redis.xpending_range(key, group, min=e, max=e, count=1)
-                )
+                pending = self._do("xpending_range", key, group, min=entry, max=entry, count=1)
                 deliveries = int(pending[0]["times_delivered"]) if pending else 1
                 for delivery in self._deliveries(stage, [(entry, fields)], deliveries):
                     if deliveries > max_deliveries:
@@ -264,11 +259,13 @@ class Broker:
                 message: Message = unpack(body)
                 if not isinstance(message, EXPECTED[stage]):
                     raise SchemaError(f"a {message.KIND} in the stream of {stage}")
+                assert isinstance(message, Ticket | Rollout | Scored)
                 delivery = Delivery(stage, entry, message, deliveries)
                 if delivery.ticket.run != self.run:
                     raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
             except SchemaError as error:
-                self._bury(stage, entry, None, None, f"unreadable: {error}", traceback.format_exc(), body)
+                id, attempt = _named(fields or {})
+                self._bury(stage, entry, id, attempt, f"unreadable: {error}", traceback.format_exc(), body)
             else:
                 good.append(delivery)
         return good
@@ -318,12 +315,12 @@ class Broker:
 
     def sigma_bar(self) -> float | None:
         """The shared running mean of sigma_u; None before the first group."""
-        raw = self._wait_for("reading sigma_bar", lambda: self._redis.get(self.key("sigma")))
+        raw = self._do("get", self.key("sigma"))
         return None if raw is None else float(raw)
 
     def policy(self) -> Policy | None:
         """The newest published policy; None before the first."""
-        raw = self._wait_for("reading the policy", lambda: self._redis.get(self.key("policy")))
+        raw = self._do("get", self.key("policy"))
         if raw is None:
             return None
         message = unpack(raw)
@@ -343,19 +340,19 @@ class Broker:
     def heartbeat(self, state: dict[str, Any]) -> None:
         """Says that this process lives, and what it does."""
         text = json.dumps({"time": time.time(), **state})
-        self._wait_for("heartbeat", lambda: self._redis.hset(self.key("procs"), self.consumer, text))
+        self._do("hset", self.key("procs"), self.consumer, text)
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """Heartbeats by consumer."""
-        raw = self._wait_for("reading heartbeats", lambda: self._redis.hgetall(self.key("procs")))
+        raw = self._do("hgetall", self.key("procs"))
         return {name.decode(): json.loads(text) for name, text in raw.items()}
 
     def backlog(self) -> dict[Stage, dict[str, int | None]]:
         """Per stage: length of the stream, lag (not delivered; None if the server cannot tell), pending."""
         result: dict[Stage, dict[str, int | None]] = {}
         for stage, group in GROUPS.items():
-            infos = self._wait_for("reading lag", lambda s=stage: self._redis.xinfo_groups(self.key(s)))
-            length = self._wait_for("reading length", lambda s=stage: self._redis.xlen(self.key(s)))
+            infos = self._do("xinfo_groups", self.key(stage))
+            length = self._do("xlen", self.key(stage))
             for info in infos:
                 if info["name"] == group.encode():
                     result[stage] = {"length": length, "lag": info.get("lag"), "pending": info["pending"]}
@@ -363,19 +360,27 @@ class Broker:
 
     def memory(self) -> tuple[int, int]:
         """Bytes used and maxmemory (0: no bound)."""
-        info = self._wait_for("reading memory", lambda: self._redis.info("memory"))
+        info = self._do("info", "memory")
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     def finish(self) -> None:
         """Marks the run as over: workers leave."""
-        self._wait_for("finishing", lambda: self._redis.set(self.key("over"), 1))
+        self._do("set", self.key("over"), 1)
 
     def over(self) -> bool:
-        return bool(self._wait_for("asking if the run is over", lambda: self._redis.exists(self.key("over"))))
+        return bool(self._do("exists", self.key("over")))
 
     def reopen(self) -> None:
         """A resumed run is not over."""
-        self._wait_for("reopening", lambda: self._redis.delete(self.key("over")))
+        self._do("delete", self.key("over"))
+
+
+def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:
+    """(id, attempt) that stand beside a message: its ticket can be replaced although nobody can read it."""
+    try:
+        return int(fields[b"id"]), int(fields[b"attempt"])
+    except (KeyError, ValueError):
+        return None, None
 
 
 def _flat(entries: Any) -> list[Any]:
