@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 import msgpack
@@ -212,15 +212,18 @@ def unpack(data: bytes) -> Message:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
+        little = value if value.dtype.str[0] == "<" else value.astype(value.dtype.newbyteorder("<"))
         return {"d": little.dtype.str, "s": list(little.shape), "t": little.tobytes()}
     if hasattr(value, "KIND"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {name: _plain(item) for name, item in vars(value).items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate has no bytes
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()  # a lone surrogate has no bytes
     return value
+
+
+_ITEM_BYTES = {"<i4": 4, "<f4": 4, "<f8": 8}
 
 
 class _Map:
@@ -234,7 +237,7 @@ class _Map:
 
     def _get(self, key: str, kind: type | tuple[type, ...]) -> Any:
         value = self._value.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, kind) or value is True or value is False:
             raise SchemaError(f"{self.where}.{key} is {type(value).__name__}, not what the wire says")
         return value
 
@@ -289,12 +292,13 @@ class _Map:
 
 
 def _vector(tensor: _Map, dtype: str, limit: int) -> NDArray[Any]:
-    if tensor.text("d", 8) != dtype:
-        raise SchemaError(f"{tensor.where} has dtype {tensor.text('d', 8)}, expected {dtype}")
-    raw: bytes = tensor._get("t", bytes)
-    shape = tensor.items("s", 4)
-    width = np.dtype(dtype).itemsize
-    if len(shape) != 1 or shape[0] != len(raw) // width or len(raw) % width or shape[0] > limit:
+    found, shape, raw = (tensor._value.get(key) for key in ("d", "s", "t"))
+    if found != dtype:
+        raise SchemaError(f"{tensor.where} has dtype {found!s:.20}, expected {dtype}")
+    if type(raw) is not bytes or type(shape) is not list or len(shape) != 1 or shape[0] is True:
+        raise SchemaError(f"{tensor.where} does not fit one vector of {dtype}")
+    length, rest = divmod(len(raw), _ITEM_BYTES[dtype])
+    if shape[0] != length or rest or length > limit:
         raise SchemaError(
             f"{tensor.where} of shape {shape!r:.60} and {len(raw)} bytes does not fit one vector of {dtype}"
         )
@@ -324,7 +328,7 @@ def _ticket(m: _Map) -> Ticket:
 def _completion(m: _Map) -> Completion:
     versions: list[tuple[int, int, int]] = []
     for item in m.items("versions", MAX_TOKENS):
-        if not (isinstance(item, list) and len(item) == 3 and all(type(n) is int and n >= 0 for n in item)):
+        if not (isinstance(item, list) and len(item) == 3 and all(type(n) is int and n >= 0 for n in item) and item[0]):
             raise SchemaError(f"{m.where}.versions holds {item!r:.60}, not (tokens, incarnation, step)")
         versions.append((item[0], item[1], item[2]))
     completion = Completion(
@@ -382,8 +386,8 @@ def _scored(m: _Map) -> Scored:
     )
     if any(length != n for length in lengths):
         raise SchemaError(f"ticket {rollout.ticket.id}: {n} completions but scores of lengths {lengths}")
-    if not np.isfinite(scored.r_hat).all():
-        raise SchemaError(f"ticket {rollout.ticket.id} has a reward that is not finite")
+    if not np.isfinite(scored.r_hat).all() or (scored.rm_scores is not None and np.isinf(scored.rm_scores).any()):
+        raise SchemaError(f"ticket {rollout.ticket.id} has a reward or a score that is not finite")
     return scored
 
 
