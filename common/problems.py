@@ -15,6 +15,7 @@ from typing import Any, Literal
 from common.errors import DataError
 from common.settings import Sections
 from common.tasks import Problem, generate
+from common.worked import worked_solution
 
 MAX_LINE_BYTES = 4 * 2**20
 MAX_ANSWER_CHARS = 4000
@@ -30,32 +31,59 @@ class BadLine:
 
 
 def load(settings: Sections, split: Split, count: int | None = None) -> tuple[list[Problem], list[BadLine]]:
-    """Problems of one part of a run, and the lines that were left out.
+    """`numbered` without the line numbers."""
+    good, bad = numbered(settings, split, count)
+    return [problem for _, problem in good], bad
+
+
+def numbered(
+    settings: Sections, split: Split, count: int | None = None
+) -> tuple[list[tuple[int, Problem]], list[BadLine]]:
+    """Problems of one part of a run, each with its line number from 1, and the lines that were left out.
 
     reasoning-gym: splits share no question; `eval` is the same for every run.seed. A file or hub data set:
-    `eval` reads eval.data, all others data.train. Raises DataError when nothing can be used.
+    `eval` reads eval.data, all others data.train, where `sft` and `rm` take the first rows: what made this run's
+    own policy or reward model is not trained on again. Raises DataError when nothing can be used.
     """
     source = settings.eval.data if split == "eval" else settings.data.train
     if not source:
         raise DataError("data.train is not set: give a JSONL file, hub:NAME, or reasoning-gym with data.families")
     if source == "reasoning-gym":
-        return _generated(settings, split, count), []
-    rows = _hub_rows(settings, source.removeprefix("hub:")) if source.startswith("hub:") else _file_rows(Path(source))
-    good: list[Problem] = []
+        return list(enumerate(_generated(settings, split, count), 1)), []
+    hub_split = settings.eval.hub_split if split == "eval" else settings.data.hub_split
+    hub = source.startswith("hub:")
+    rows = _hub_rows(settings, source.removeprefix("hub:"), hub_split) if hub else _file_rows(Path(source))
+    used = _used_before(settings, split)
+    usable = 0
+    good: list[tuple[int, Problem]] = []
     bad: list[BadLine] = []
     limit = count if count is not None else settings.data.limit
     for number, row in rows:
         problem = row if isinstance(row, str) else _problem(row, settings)
         if isinstance(problem, str):
             bad.append(BadLine(number, problem))
-        else:
-            good.append(problem)
+        elif (usable := usable + 1) > used:
+            good.append((number, problem))
             if limit is not None and len(good) >= limit:
                 break
+    if usable and not good:
+        raise DataError(
+            f"{source} has {usable} usable lines, and sft.examples = {settings.sft.examples} and rm.prompts = "
+            f"{settings.rm.prompts} take them all before {split}; lower these, or give a longer file"
+        )
     if not good:
         first = "; ".join(f"line {line.number}: {line.reason}" for line in bad[:3]) or "it is empty"
         raise DataError(f"{source} has no usable line ({len(bad)} bad): {first}")
     return good, bad
+
+
+def _used_before(settings: Sections, split: Split) -> int:
+    """Usable rows of data.train that made the policy or the reward model which this run starts from."""
+    s = settings
+    cold_start = s.sft.examples if s.data.solution and Path(s.model.policy) == s.sft.out else 0
+    reward_model = s.rm.prompts if Path(s.reward_model.model or "") == s.rm.out else 0
+    before: dict[Split, int] = {"eval": 0, "sft": 0, "rm": cold_start, "train": cold_start + reward_model}
+    return before[split]
 
 
 def _generated(settings: Sections, split: Split, count: int | None) -> list[Problem]:
@@ -100,17 +128,19 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else "not a JSON object"
 
 
-def _hub_rows(settings: Sections, name: str) -> Iterable[tuple[int, dict[str, Any]]]:
+def _hub_rows(settings: Sections, name: str, split: str) -> Iterable[tuple[int, dict[str, Any]]]:
     try:
         import datasets
     except ImportError as error:
         raise DataError("hub: data sets need the package datasets: pip install 'hero-rl[hub]'") from error
     try:
-        loaded = datasets.load_dataset(name, settings.data.hub_config, split=settings.data.hub_split)
+        # With a limit the rows are taken as they come, and not all the data set's gigabytes first.
+        streaming = settings.data.limit is not None
+        loaded = datasets.load_dataset(name, settings.data.hub_config, split=split, streaming=streaming)
     except Exception as error:  # the hub client raises a dozen unrelated kinds
         raise DataError(
             f"data set {name!r} cannot be had: {type(error).__name__}: {str(error)[:300]}; check name, "
-            "data.hub_config, data.hub_split and the network, or give a JSONL file"
+            "data.hub_config, data.hub_split, eval.hub_split and the network, or give a JSONL file"
         ) from error
     return enumerate((dict(row) for row in loaded), 1)
 
@@ -130,7 +160,9 @@ def _problem(row: dict[str, Any], settings: Sections) -> Problem | str:
     if not gold or len(gold) > MAX_ANSWER_CHARS:
         return f"field {data.answer!r} is empty, or over {MAX_ANSWER_CHARS:,} characters"
     solution = row.get(data.solution) if data.solution else None
-    return Problem(question, gold, solution if isinstance(solution, str) and solution.strip() else None, {})
+    if not isinstance(solution, str) or not solution.strip():
+        return Problem(question, gold, None, {})
+    return Problem(question, gold, worked_solution(solution, gold), {})
 
 
 def without(problems: Iterable[Problem], questions: Collection[str]) -> list[Problem]:

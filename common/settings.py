@@ -17,7 +17,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
 
 
 class RunSettings(Section):
@@ -71,7 +71,7 @@ class DataSettings(Section):
     answer: str = "answer"
     """Field that holds the gold answer; text behind a last `####` is used alone (GSM8K)."""
     solution: str | None = None
-    """Field that holds a worked solution (for `hero sft`)."""
+    """Field that holds a worked solution (for `hero sft`); may be the answer's, as in GSM8K."""
     system_prompt: str = ""
     """Goes before every question, for sampling and training alike."""
     max_prompt_tokens: Positive = 1024
@@ -265,6 +265,8 @@ class EvalSettings(Section):
     """0 leaves evaluation out."""
     data: str = "reasoning-gym"
     """As data.train; for reasoning-gym problems that no other part of the run sees."""
+    hub_split: str = "test"
+    """Split of a hub data set; the train split would show what was trained on."""
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Both for the sampled figure; the greedy one takes the likeliest token."""
@@ -350,7 +352,7 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
                 f"does not fit actor.max_model_len = {s.actor.max_model_len}: raise that, or lower this",
             )
         )
-    if s.data.max_prompt_tokens + s.sampling.max_tokens > s.actor.max_model_len:
+    elif s.data.max_prompt_tokens + s.sampling.max_tokens > s.actor.max_model_len:
         found.append(
             (
                 "data.max_prompt_tokens",

@@ -78,7 +78,8 @@ def verified(folder: Path, checksum: str) -> Path:
         ) from error
     if found != checksum:
         raise WeightsError(
-            f"{file} has checksum {found[:12]}, announced was {checksum[:12]}: torn or foreign; it will be fetched again"
+            f"{file} has checksum {found[:12]}, announced was {checksum[:12]}: torn or foreign; "
+            "it will be fetched again"
         )
     return file
 

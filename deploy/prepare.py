@@ -13,7 +13,7 @@ from rich.progress import track
 
 from common.errors import DataError
 from common.models import local_folder
-from common.problems import BadLine, load
+from common.problems import BadLine, numbered
 from common.settings import Sections
 from common.tasks import Problem
 from deploy.run_folder import write_atomically
@@ -27,9 +27,9 @@ def prompts(settings: Sections, console: Console) -> list[Problem]:
     file = settings.run.folder / "prompts.jsonl"
     if file.is_file():
         return [Problem(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
-    problems, bad = load(settings, "train")
-    good, more = _usable(problems, settings, console)
-    bad += more
+    read_lines, bad = numbered(settings, "train")
+    good, more = _usable(read_lines, settings, console)
+    bad = sorted(bad + more, key=lambda line: line.number)
     if bad:
         write_atomically(
             settings.run.folder / "bad_lines.jsonl", "".join(json.dumps(dataclasses.asdict(b)) + "\n" for b in bad)
@@ -42,19 +42,23 @@ def prompts(settings: Sections, console: Console) -> list[Problem]:
         console.print(f"  all are listed in {settings.run.folder / 'bad_lines.jsonl'}")
     if not good:
         raise DataError(
-            f"{settings.data.train} has no usable line; {len(bad)} bad ones are in {settings.run.folder / 'bad_lines.jsonl'}"
+            f"{settings.data.train} has no usable line; {len(bad)} bad ones are in "
+            f"{settings.run.folder / 'bad_lines.jsonl'}"
         )
     write_atomically(file, "".join(json.dumps(dataclasses.asdict(p) | {"solution": None}) + "\n" for p in good))
     return good
 
 
-def _usable(problems: list[Problem], settings: Sections, console: Console) -> tuple[list[Problem], list[BadLine]]:
+def _usable(
+    lines: list[tuple[int, Problem]], settings: Sections, console: Console
+) -> tuple[list[Problem], list[BadLine]]:
     """Leaves out prompts that are too long and answers that the verifier cannot read."""
     from learner.render import Renderer
 
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
     renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
     limit = settings.data.max_prompt_tokens
+    problems = [problem for _, problem in lines]
     reasons: list[str | None] = []
     for problem in problems:
         tokens = len(renderer.prompt_ids(problem.question))
@@ -72,7 +76,7 @@ def _usable(problems: list[Problem], settings: Sections, console: Console) -> tu
                 for i, reason in zip(chunk, sandbox.check_golds([problems[i].answer for i in chunk]), strict=True):
                     reasons[i] = f"answer does not parse: {reason}" if reason else None
     good = [problem for problem, reason in zip(problems, reasons, strict=True) if reason is None]
-    bad = [BadLine(number, reason) for number, reason in enumerate(reasons, 1) if reason is not None]
+    bad = [BadLine(number, reason) for (number, _), reason in zip(lines, reasons, strict=True) if reason is not None]
     return good, bad
 
 

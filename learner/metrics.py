@@ -42,7 +42,8 @@ def batch_metrics(groups: Sequence[Scored], advantages: Sequence[NDArray[np.floa
     }
     metrics |= {f"status_{name}": count for name, count in statuses.items()}
     if scores:
-        metrics["rm_score_mean"] = np.nanmean(np.concatenate(scores))
+        judged = np.concatenate(scores)
+        metrics["rm_score_mean"] = judged[~np.isnan(judged)].mean() if not np.isnan(judged).all() else None
         metrics["sigma_u_mean"] = np.mean([g.sigma_u for g in groups if g.sigma_u is not None])
         metrics["sigma_bar"] = next((g.sigma_bar for g in reversed(groups) if g.sigma_bar is not None), None)
         inside = [_auroc(s, c) for s, c, u in zip(scores, correct, uniform, strict=True) if not u]
@@ -52,8 +53,9 @@ def batch_metrics(groups: Sequence[Scored], advantages: Sequence[NDArray[np.floa
 
 
 def _auroc(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Share of (correct, wrong) pairs that the scores put in order; a tie counts half."""
-    good, bad = scores[correct][:, None], scores[~correct][None, :]
+    """Share of (correct, wrong) pairs that the scores put in order; a tie counts half, an overflow is lowest."""
+    ranked = np.where(np.isnan(scores), -np.inf, scores)
+    good, bad = ranked[correct][:, None], ranked[~correct][None, :]
     return float(np.mean((good > bad) + 0.5 * (good == bad)))
 
 

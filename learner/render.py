@@ -26,7 +26,7 @@ class Renderer:
     def prompt_ids(self, question: str) -> Int32:
         """The chat prompt up to where the assistant begins; plain text and a newline without a chat template."""
         if self.tokenizer.chat_template is None:
-            text = "\n".join(part for part in (self._system_prompt, question, "") if part or part == "")
+            text = "".join(f"{part}\n" for part in (self._system_prompt, question) if part)
             return np.asarray(self.tokenizer(text)["input_ids"], dtype=np.int32)
         messages = [{"role": "system", "content": self._system_prompt}] if self._system_prompt else []
         messages.append({"role": "user", "content": question})

@@ -123,6 +123,8 @@ class Learner:
                 raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
             self._ledger = Ledger.restored(state["ledger"])
             self._step = state["step"]
+            if self._incarnation <= state["incarnation"]:  # the broker is a new one
+                self._incarnation = self._broker.take_over(above=state["incarnation"])
             self._broker.restore_sigma(state["sigma_bar"])
             log.info("resumed", checkpoint=str(found.folder), step=self._step, **self._ledger.counts())
         self._ledger.adopt(self._broker.open_tickets())
@@ -275,17 +277,16 @@ class Learner:
             except DiskFull as error:
                 log.error("weights not published, trying again", why=str(error), every_s=DISK_RETRY_S)
                 if self._stop.wait(DISK_RETRY_S):
-                    raise
-        self._broker.announce(
-            PublishedPolicy(
-                incarnation=self._incarnation,
-                step=self._step,
-                checksum=checksum,
-                folder=str(folder.resolve()),
-                check_ids=self._check_ids,
-                check_logprobs=self._policy.logprobs(self._check, 1.0),
-            )
+                    return  # the checkpoint has this step; a resume publishes it
+        self._published = PublishedPolicy(
+            incarnation=self._incarnation,
+            step=self._step,
+            checksum=checksum,
+            folder=str(folder.resolve()),
+            check_ids=self._check_ids,
+            check_logprobs=self._policy.logprobs(self._check, 1.0),
         )
+        self._broker.announce(self._published)
 
     # -- books, checkpoints, reports
 
@@ -312,7 +313,9 @@ class Learner:
                 self._settled.append((letter.id, letter.attempt, ""))
 
     def _reissue_lost(self) -> None:
-        """Tickets that the broker does not know any more are issued again, under the same id."""
+        """What the broker does not know any more: tickets are issued again under the same id, the policy announced."""
+        if self._broker.policy() is None:
+            self._broker.announce(self._published)
         known = self._broker.open_tickets()
         held = {d.ticket.id for d in self._ready}
         lost = [id for id in self._ledger.in_flight() if id not in known and id not in held]

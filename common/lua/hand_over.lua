@@ -7,7 +7,7 @@ if open ~= ARGV[5] .. ' ' .. ARGV[4] then
   redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
   return 0
 end
-redis.call('XADD', KEYS[3], '*', 'm', ARGV[7])
+redis.call('XADD', KEYS[3], '*', 'm', ARGV[7], 'id', ARGV[3], 'attempt', ARGV[4])
 redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[6] .. ' ' .. ARGV[4])
 if ARGV[8] ~= '' then

@@ -1,0 +1,327 @@
+"""The wire: what is packed comes back the same; what is hostile gives SchemaError and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from common import schema
+from common.errors import SchemaError
+from common.schema import Completion, DeadLetter, Message, Policy, Rollout, Scored, Ticket, pack, unpack
+from tests import make
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+counts = st.integers(0, 2**53)
+seconds = st.floats(0, 1e6)
+reals = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def vectors(dtype: str, elements: st.SearchStrategy[Any], low: int = 0, high: int = 8) -> st.SearchStrategy[Any]:
+    return hnp.arrays(dtype, st.integers(low, high), elements=elements)
+
+
+ids = vectors("<i4", st.integers(0, 2**31 - 1))
+logprobs32 = st.floats(-1e9, 0, width=32)
+
+
+@st.composite
+def tickets(draw: st.DrawFn) -> Ticket:
+    return Ticket(
+        run=draw(texts),
+        id=draw(counts),
+        attempt=draw(st.integers(1, 9)),
+        question=draw(texts),
+        gold=draw(texts),
+        meta=draw(st.dictionaries(texts, texts, max_size=3)),
+        prompt_ids=draw(vectors("<i4", st.integers(0, 2**31 - 1), low=1)),
+        completions=draw(st.integers(1, 4)),
+        temperature=draw(st.floats(0.01, 10)),
+        max_tokens=draw(st.integers(1, schema.MAX_TOKENS)),
+        incarnation=draw(counts),
+        step=draw(counts),
+    )
+
+
+@st.composite
+def completions(draw: st.DrawFn) -> Completion:
+    runs = draw(st.lists(st.tuples(st.integers(1, 5), counts, counts), max_size=3))
+    length = sum(run[0] for run in runs)
+    return Completion(
+        text=draw(texts),
+        ids=draw(vectors("<i4", st.integers(0, 2**31 - 1), length, length)),
+        logprobs=draw(vectors("<f4", logprobs32, length, length)),
+        versions=runs,
+        finish=draw(st.sampled_from(schema.FINISH_REASONS)),
+        seconds=draw(seconds),
+    )
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> Rollout:
+    ticket = draw(tickets())
+    group = [draw(completions()) for _ in range(ticket.completions)]
+    return Rollout(ticket, group, actor=draw(texts), seconds=draw(seconds))
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> Scored:
+    rollout = draw(rollouts())
+    n = rollout.ticket.completions
+    return Scored(
+        rollout=rollout,
+        mode=draw(texts),
+        statuses=draw(st.lists(st.sampled_from(schema.STATUSES), min_size=n, max_size=n)),
+        extracted=draw(st.lists(st.none() | texts, min_size=n, max_size=n)),
+        rm_scores=draw(st.none() | vectors("<f8", reals | st.just(float("nan")), n, n)),
+        r_hat=draw(vectors("<f8", reals, n, n)),
+        weight=draw(reals),
+        sigma_u=draw(st.none() | reals),
+        sigma_bar=draw(st.none() | reals),
+        scorer=draw(texts),
+        seconds=draw(seconds),
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    sequences = draw(st.lists(vectors("<i4", st.integers(0, 9), low=1), max_size=3))
+    return Policy(
+        incarnation=draw(counts),
+        step=draw(counts),
+        checksum=draw(texts),
+        folder=draw(texts),
+        check_ids=sequences,
+        check_logprobs=[draw(vectors("<f4", logprobs32, len(s) - 1, len(s) - 1)) for s in sequences],
+    )
+
+
+letters = st.builds(
+    DeadLetter,
+    stage=texts,
+    id=st.none() | counts,
+    attempt=st.none() | counts,
+    reason=texts,
+    traceback=texts,
+    origin=texts,
+    body=st.binary(max_size=50),
+)
+messages: st.SearchStrategy[Message] = st.one_of(tickets(), rollouts(), scored(), policies(), letters)
+
+
+def plain(value: Any) -> Any:
+    """A message as nested tuples that compare exactly: arrays by dtype and bytes."""
+    if isinstance(value, np.ndarray):
+        return (value.dtype.str, value.shape, value.tobytes())
+    if dataclasses.is_dataclass(value):
+        return (type(value).__name__, *(plain(getattr(value, f.name)) for f in dataclasses.fields(value)))
+    if isinstance(value, list | tuple):
+        return tuple(map(plain, value))
+    return value
+
+
+@given(messages)
+@settings(max_examples=150, deadline=None)
+def test_every_message_comes_back_as_it_went(message: Message) -> None:
+    assert plain(unpack(pack(message))) == plain(message)
+
+
+SAMPLES: list[Message] = [
+    make.ticket(),
+    make.rollout(make.ticket()),
+    make.scored(make.rollout(make.ticket())),
+    Policy(1, 2, "c0ffee", "/w/v1-2", [np.arange(3, dtype=np.int32)], [np.zeros(2, np.float32)]),
+    DeadLetter("rollouts", 3, 1, "why", "trace", "scorer-1", b"\x00body"),
+]
+by_kind = pytest.mark.parametrize("message", SAMPLES, ids=lambda m: m.KIND)
+
+
+@by_kind
+def test_cut_off_at_any_length_it_is_refused(message: Message) -> None:
+    data = pack(message)
+    for length in range(len(data)):
+        with pytest.raises(SchemaError):
+            unpack(data[:length])
+    with pytest.raises(SchemaError):
+        unpack(data + b"\x00")
+
+
+@by_kind
+def test_a_flipped_bit_gives_a_message_or_a_schema_error(message: Message) -> None:
+    data = pack(message)
+    refused = 0
+    for position in range(len(data)):
+        for bit in range(8):
+            broken = bytearray(data)
+            broken[position] ^= 1 << bit
+            try:
+                again = unpack(bytes(broken))
+            except SchemaError:
+                refused += 1
+            else:
+                assert isinstance(again, type(message)), "a flipped bit must not change the kind"
+    assert refused > 0
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300)
+def test_noise_is_refused(data: bytes) -> None:
+    with pytest.raises(SchemaError):
+        unpack(data)
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | texts | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where every value of a nested message is, the message itself left out."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = [here] if here else []
+    for key, item in inner:
+        found += paths(item, (*here, key))
+    return found
+
+
+@given(st.data())
+@settings(max_examples=600, deadline=None)
+def test_a_value_of_any_other_type_gives_a_message_or_a_schema_error(data: st.DataObject) -> None:
+    outer = msgpack.unpackb(pack(data.draw(st.sampled_from(SAMPLES))))
+    path = data.draw(st.sampled_from(paths(outer)))
+    holder = outer
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = data.draw(junk)
+    try:
+        unpack(msgpack.packb(outer))
+    except SchemaError:
+        pass
+
+
+def changed(message: Message, change: Callable[[dict[str, Any]], None]) -> bytes:
+    """The bytes of a message after `change` was let loose on its body."""
+    outer = msgpack.unpackb(pack(message))
+    change(outer["b"])
+    return msgpack.packb(outer)
+
+
+def tensor(values: Any, dtype: str) -> dict[str, Any]:
+    array = np.asarray(values, dtype)
+    return {"d": dtype, "s": [len(array)], "t": array.tobytes()}
+
+
+def first(body: dict[str, Any]) -> dict[str, Any]:
+    return body["completions"][0]
+
+
+TICKET = make.ticket()
+ROLLOUT = make.rollout(TICKET)
+SCORED = make.scored(ROLLOUT)
+
+
+@pytest.mark.parametrize(
+    ("message", "change", "says"),
+    [
+        (TICKET, lambda b: b.update(id=-1), "id = -1 is outside"),
+        (TICKET, lambda b: b.update(id=True), "id is bool"),
+        (TICKET, lambda b: b.update(attempt=0), "attempt = 0"),
+        (TICKET, lambda b: b.update(completions=0), "completions = 0"),
+        (TICKET, lambda b: b.update(completions=schema.MAX_COMPLETIONS + 1), "completions = 1025"),
+        (TICKET, lambda b: b.update(max_tokens=schema.MAX_TOKENS + 1), "max_tokens"),
+        (TICKET, lambda b: b.update(temperature=float("nan")), "temperature = nan is not finite"),
+        (TICKET, lambda b: b.update(temperature=0.0), "temperature 0"),
+        (TICKET, lambda b: b.update(run="r" * 129), "run has 129 characters"),
+        (TICKET, lambda b: b.update(meta={str(i): "" for i in range(33)}), "meta has 33 items"),
+        (TICKET, lambda b: b.update(meta={"a": 1}), "not a map of strings"),
+        (TICKET, lambda b: b.update(prompt_ids=tensor([], "<i4")), "no prompt"),
+        (TICKET, lambda b: b.update(prompt_ids=tensor([1.0], "<f4")), "dtype <f4, expected <i4"),
+        (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"s": [2**40]}), "does not fit"),
+        (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"s": [1, 1]}), "does not fit"),
+        (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"t": b"\x00" * 5}), "does not fit"),
+        (TICKET, lambda b: b.pop("gold"), "gold is NoneType"),
+        (ROLLOUT, lambda b: b["completions"].pop(), "ordered 2 completions, the rollout has 1"),
+        (ROLLOUT, lambda b: first(b).update(finish="tired"), "finish is 'tired'"),
+        (ROLLOUT, lambda b: first(b).update(versions=[]), "4 ids"),
+        (ROLLOUT, lambda b: first(b).update(versions=[[4, 1, 0], [0, 1, 0]]), "not (tokens, incarnation, step)"),
+        (ROLLOUT, lambda b: first(b).update(versions=[[5, 1, 0], [-1, 1, 0]]), "not (tokens, incarnation, step)"),
+        (ROLLOUT, lambda b: first(b).update(logprobs=tensor([0, 0, 0, np.nan], "<f4")), "not finite"),
+        (ROLLOUT, lambda b: first(b).update(logprobs=tensor([0] * 3, "<f4")), "3 log-probabilities"),
+        (ROLLOUT, lambda b: first(b).update(ids=tensor([0, 1, 2, -3], "<i4")), "negative id"),
+        (SCORED, lambda b: b.update(statuses=["correct"]), "lengths [1, 2, 2, 2]"),
+        (SCORED, lambda b: b.update(statuses=["correct", "great"]), "unknown status"),
+        (SCORED, lambda b: b.update(statuses=["correct", ["wrong"]]), "unknown status"),
+        (SCORED, lambda b: b.update(extracted=["2", "x" * 4097]), "no short text"),
+        (SCORED, lambda b: b.update(r_hat=tensor([0, np.nan], "<f8")), "reward or a score that is not finite"),
+        (SCORED, lambda b: b.update(rm_scores=tensor([0, np.inf], "<f8")), "reward or a score that is not finite"),
+        (SCORED, lambda b: b.update(weight=float("inf")), "weight = inf"),
+        (SCORED, lambda b: b.update(rollout=None), "scored.rollout is not a map"),
+        (SAMPLES[3], lambda b: b.update(check_logprobs=[]), "do not fit"),
+        (SAMPLES[3], lambda b: b.update(check_logprobs=[tensor([0] * 3, "<f4")]), "do not fit"),
+        (SAMPLES[4], lambda b: b.update(body="text"), "body is str"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_is_wrong(message: Message, change: Any, says: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        unpack(changed(message, change))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (msgpack.packb({"v": 2, "k": "ticket", "b": {}}), "wire version 2"),
+        (msgpack.packb({"v": 1, "k": "pickle", "b": {}}), "unknown kind"),
+        (msgpack.packb({"v": 1, "k": ["ticket"], "b": {}}), "unknown kind"),
+        (msgpack.packb({"v": 1, "k": "completion", "b": {}}), "unknown kind"),
+        (msgpack.packb({"v": 1, "k": "ticket", "b": []}), "ticket is not a map"),
+        (msgpack.packb({"v": 1, "k": "ticket"}), "no version, kind and body"),
+        (msgpack.packb({"v": 1, "k": "ticket", "b": {}, "x": 0}), "no version, kind and body"),
+        (msgpack.packb({1: 2}), "not a message of ours"),
+        (b"\xdd\xff\xff\xff\xff", "not a message of ours"),  # an array that claims 4 billion items
+        (b"\xc6\xff\xff\xff\xff", "not a message of ours"),  # bytes that claim 4 GiB
+        (b"\xdf\xff\xff\xff\xff", "not a message of ours"),  # a map that claims 4 billion items
+        (b"\x91" * 100_000, "not a message of ours"),  # nested 100,000 deep
+        (b"\x81\xa1v\xa2\xff\xfe", "not a message of ours"),  # text that is no UTF-8
+    ],
+)
+def test_a_foreign_envelope_is_refused(data: bytes, says: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        unpack(data)
+    assert says in str(caught.value)
+
+
+def test_a_message_over_the_limit_is_neither_packed_nor_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "MAX_MESSAGE_BYTES", 600)
+    fits = pack(make.ticket())
+    assert isinstance(unpack(fits), Ticket)
+    with pytest.raises(SchemaError, match=r"lower sampling\.completions"):
+        pack(make.ticket(question="x" * 600))
+    with pytest.raises(SchemaError, match="over the limit"):
+        unpack(fits + b"\x00" * 600)
+
+
+@pytest.mark.parametrize("field", ["question", "gold"])
+def test_a_text_over_the_limit_is_refused(field: str) -> None:
+    with pytest.raises(SchemaError, match=f"ticket.{field} has 4,194,305 characters, the limit is 4,194,304"):
+        unpack(pack(make.ticket(**{field: "x" * (schema.MAX_TEXT_CHARS + 1)})))
+
+
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    assert unpack(pack(make.ticket(question="a\ud800b"))).question == "a?b"
+
+
+def test_derived_values() -> None:
+    group = make.scored(make.rollout(make.ticket(step=7), step=4))
+    assert group.oldest_step == 4
+    assert list(dataclasses.replace(group, weight=2.0).rewards) == pytest.approx([1.8, 2.2])
+    assert make.scored(make.rollout(make.ticket(step=7), tokens=0)).oldest_step == 7, "no token: the ticket's step"
