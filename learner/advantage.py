@@ -36,7 +36,7 @@ def advantages(r_hat: npt.ArrayLike, weight: float, rule: Rule) -> npt.NDArray[n
     if rule == "centered":
         return _centered(weight * rewards)
     if rule == "normalized_then_weighted":
-        return weight * _normalized(rewards)
+        return np.asarray(weight * _normalized(rewards))
     if rule == "normalized":
         return _normalized(weight * rewards)
     raise ValueError(f"advantage rule {rule!r} is unknown; choose one of {', '.join(get_args(Rule))}")
@@ -46,7 +46,7 @@ def _centered(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     # The mean of equal floats may differ from them in the last bit; divided by eps that would show.
     if (values == values[0]).all():
         return np.zeros_like(values)
-    return values - values.mean()
+    return np.asarray(values - values.mean(), dtype=np.float64)
 
 
 def _normalized(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

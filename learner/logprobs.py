@@ -37,7 +37,7 @@ class CompletionLogprobs(nn.Module):
         else:
             logits = model(input_ids=input_ids, use_cache=False).logits
             logits = logits.flatten(0, 1).index_select(0, positions)
-        result: Tensor = _TokenLogprobs.apply(logits, targets, temperature)
+        result: Tensor = _TokenLogprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
         return result
 
 

@@ -77,7 +77,7 @@ def policy_loss(inputs: LossInputs, options: LossOptions) -> tuple[Tensor, dict[
     counted = inputs.shares > 0
     # where() and not a product: a left-out token may hold anything, and 0 * inf is NaN.
     log_ratio = torch.where(counted, inputs.logprobs - inputs.proximal, 0.0)
-    mismatch = torch.where(counted, inputs.proximal - inputs.behaviour, 0.0).detach()
+    mismatch = torch.where(counted, inputs.proximal - inputs.behaviour, 0.0)
     gain = torch.where(counted, inputs.advantages, 0.0)
 
     ratio = log_ratio.exp()
@@ -92,7 +92,7 @@ def policy_loss(inputs: LossInputs, options: LossOptions) -> tuple[Tensor, dict[
     loss = -(inputs.shares * weight * surrogate).sum()
 
     with torch.no_grad():
-        sums = _sums(inputs, options, counted, log_ratio.detach(), mismatch, weight)
+        sums = _sums(inputs, options, counted, log_ratio, mismatch, weight)
         sums["loss"] = loss.detach().double()
     return loss, sums
 

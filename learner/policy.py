@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,62 +22,19 @@ import structlog
 import torch
 from torch import Tensor
 
-from common.errors import CheckpointError, ConfigError
+from common.errors import CheckpointError
 from learner import distributed, export, random_state
 from learner.batch import MicroBatch, Sequence, by_sequence, micro_batches, padding_share
 from learner.logprobs import CompletionLogprobs
-from learner.loss import (
-    Correction,
-    LossInputs,
-    LossOptions,
-    Normalization,
-    add,
-    policy_loss,
-    summarize,
-    token_shares,
-)
+from learner.loss import LossInputs, LossOptions, add, policy_loss, summarize, token_shares
+from learner.options import PolicyOptions, deepspeed_config
+
+__all__ = ["Policy", "PolicyOptions", "StepResult"]
 
 log = structlog.get_logger(__name__)
 
 _TAG = "deepspeed"
 PARTS = ("proximal", "forward", "backward", "optimizer")
-
-
-@dataclass(frozen=True)
-class PolicyOptions:
-    """How the policy is trained. Example: `PolicyOptions(lr=1e-6, mini_steps=4)`, the paper's."""
-
-    lr: float = 5e-5
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    """Decoupled, on every parameter."""
-    warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises linearly to `lr`, where it stays."""
-    max_grad_norm: float = 1.0
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights; bfloat16 keeps float32 master weights and accumulates gradients in float32."""
-    optimizer: Literal["adamw"] = "adamw"
-    micro_batch_tokens: int = 8192
-    """Padded tokens of one forward and backward pass."""
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    correction: Correction = "tis"
-    tis_cap: float = 2.0
-    mini_steps: int = 1
-    """Optimizer steps per batch; the sequences are cut into so many runs, in their order."""
-    normalization: Normalization = "token_mean"
-    seed: int = 0
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        if self.dtype == "bfloat16" and self.zero_stage == 0:
-            raise ConfigError(
-                "dtype = bfloat16 with zero_stage = 0: DeepSpeed silently takes another optimizer there; "
-                "use zero_stage = 1"
-            )
-        if self.optimizer != "adamw":
-            raise ConfigError(f"optimizer = {self.optimizer!r} is unknown; use adamw")
 
 
 @dataclass(frozen=True)
@@ -119,7 +77,7 @@ class Policy:
             fused=True,
         )
         self._engine, *_ = deepspeed.initialize(
-            model=self._module, optimizer=self._optimizer, config=_deepspeed_config(options)
+            model=self._module, optimizer=self._optimizer, config=deepspeed_config(options, distributed.world_size())
         )
         self._gathered = deepspeed.zero.GatheredParameters
         self._engine.train()  # changes nothing without dropout, but gradient checkpointing asks for it
@@ -143,7 +101,7 @@ class Policy:
         bounds = np.linspace(0, len(sequences), min(self.options.mini_steps, len(sequences)) + 1).astype(int)
         sums, norms, batches = [], [], []
         before = self.applied_steps, self.skipped_steps
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             part = None if proximal is None else proximal[start:end]
             mini_sums, mini_batches, norm = self._mini_step(sequences[start:end], part, temperature, clock)
             sums.append(mini_sums)
@@ -319,24 +277,6 @@ class Policy:
 def _poisoned(loss: Tensor) -> Tensor:
     """`loss`, or NaN with a NaN gradient: so a loss that is not finite stops the step on every rank."""
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
-
-
-def _deepspeed_config(options: PolicyOptions) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        # The engine divides losses by its accumulation steps; ours are means of the batch already.
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": options.max_grad_norm if options.zero_stage else 0.0,
-        "zero_optimization": {"stage": options.zero_stage},
-    }
-    if distributed.world_size() == 1:
-        # Nothing to communicate: gradients need not be copied into and out of buckets, which for 135 M
-        # parameters takes 0.4 s of CPU a step. A parameter beyond the bucket size is used where it lies.
-        config["zero_optimization"] |= {"reduce_bucket_size": 1, "contiguous_gradients": False}
-    if options.dtype == "bfloat16":
-        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    return config
 
 
 class _Clock:

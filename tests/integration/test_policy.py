@@ -84,9 +84,11 @@ def plain_steps(
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-# lr * 1 step moves every weight by about lr (Adam), so 1e-6 is a thousandth of the movement.
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("normalization", ["token_mean", "sequence_mean"])
+# Two steps of Adam move a weight by about 2e-3: 1e-6 is a 2,000th of that.
+@pytest.mark.parametrize(
+    ("stage", "normalization"),
+    [(0, "token_mean"), (1, "token_mean"), (2, "token_mean"), (3, "token_mean"), (1, "sequence_mean")],
+)
 def test_steps_equal_plain_torch(model_folder: Path, stage: int, normalization: str) -> None:
     batch = sequences()
     policy = Policy(
@@ -117,14 +119,13 @@ def test_log_probabilities_equal_the_unpadded_model(model_folder: Path) -> None:
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_gradient_does_not_know_the_micro_batches(model_folder: Path, stage: int) -> None:
-    def norm_and_loss(tokens: int, mini_steps: int = 1) -> list[float]:
-        options = PolicyOptions(zero_stage=stage, micro_batch_tokens=tokens, mini_steps=mini_steps)  # type: ignore[arg-type]
+    def norm_and_loss(tokens: int) -> list[float]:
+        options = PolicyOptions(zero_stage=stage, micro_batch_tokens=tokens)  # type: ignore[arg-type]
         result = Policy(model_folder, options).step(sequences(), TEMPERATURE)
         return [result.metrics["grad_norm"], result.metrics["loss"]]
 
     whole = norm_and_loss(100_000)
-    for tokens in (1, 150):
-        assert norm_and_loss(tokens) == pytest.approx(whole, rel=1e-5)
+    assert norm_and_loss(150) == pytest.approx(whole, rel=1e-5)
 
 
 def test_mini_steps_keep_the_proximal_policy(model_folder: Path) -> None:
@@ -133,9 +134,7 @@ def test_mini_steps_keep_the_proximal_policy(model_folder: Path) -> None:
     result = policy.step(sequences(), TEMPERATURE)
     assert result.applied == 4
     assert result.metrics["kl_proximal"] > 1e-6  # the policy moved while the proximal one stood
-    difference = np.concatenate(
-        [np.abs(ours - s.behaviour) for ours, s in zip(before, sequences(), strict=True)]
-    )
+    difference = np.concatenate([np.abs(ours - s.behaviour) for ours, s in zip(before, sequences(), strict=True)])
     assert result.metrics["logprob_difference_max"] == pytest.approx(difference.max(), rel=1e-5)
     assert result.seconds["proximal"] > 0.0
 
@@ -151,7 +150,12 @@ def test_one_mini_step_needs_no_proximal_pass(model_folder: Path) -> None:
 )
 def test_resuming_is_bit_for_bit(model_folder: Path, tmp_path: Path, stage: int, dtype: str) -> None:
     options = PolicyOptions(
-        lr=1e-3, zero_stage=stage, dtype=dtype, micro_batch_tokens=150, mini_steps=2, warmup_steps=7  # type: ignore[arg-type]
+        lr=1e-3,
+        zero_stage=stage,
+        dtype=dtype,
+        micro_batch_tokens=150,
+        mini_steps=2,
+        warmup_steps=7,  # type: ignore[arg-type]
     )
 
     def go_on(policy: Policy) -> tuple[dict[str, torch.Tensor], list[StepResult], list[float]]:
@@ -162,7 +166,7 @@ def test_resuming_is_bit_for_bit(model_folder: Path, tmp_path: Path, stage: int,
     policy = Policy(model_folder, options)
     policy.step(sequences(seed=1), TEMPERATURE)
     policy.save(tmp_path)
-    random.random(), np.random.rand(), torch.rand(())  # noqa: B018
+    random.random(), np.random.rand(), torch.rand(())
     policy.load(tmp_path)
     expected, results, draws = go_on(policy)
 
@@ -182,13 +186,12 @@ def test_resuming_is_bit_for_bit(model_folder: Path, tmp_path: Path, stage: int,
 
 @pytest.mark.parametrize(
     ("stage", "dtype"),
-    [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (1, "bfloat16"), (3, "bfloat16")],
+    [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (1, "bfloat16")],
 )
-def test_a_gradient_that_is_not_finite_is_never_applied(
-    model_folder: Path, stage: int, dtype: str
-) -> None:
+def test_a_gradient_that_is_not_finite_is_never_applied(model_folder: Path, stage: int, dtype: str) -> None:
     policy = Policy(
-        model_folder, PolicyOptions(lr=1e-3, zero_stage=stage, dtype=dtype, micro_batch_tokens=150)  # type: ignore[arg-type]
+        model_folder,
+        PolicyOptions(lr=1e-3, zero_stage=stage, dtype=dtype, micro_batch_tokens=150),  # type: ignore[arg-type]
     )
     policy.step(sequences(), TEMPERATURE)
     before = weights(policy)

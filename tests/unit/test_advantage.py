@@ -35,9 +35,7 @@ def test_equals_the_slow_formula(r_hat: list[float], weight: float, rule: str) -
 @given(st.lists(st.sampled_from([-0.05, 0.0, 0.05, 0.95, 1.05]), min_size=2, max_size=16), weights)
 def test_the_weight_cancels_under_normalized(r_hat: list[float], weight: float) -> None:
     """paper.md: advantages move by less than 5e-5, what is left of eps."""
-    assert advantages(r_hat, weight, "normalized") == pytest.approx(
-        advantages(r_hat, 1.0, "normalized"), abs=2e-4
-    )
+    assert advantages(r_hat, weight, "normalized") == pytest.approx(advantages(r_hat, 1.0, "normalized"), abs=2e-4)
 
 
 @pytest.mark.parametrize("rule", ["centered", "normalized_then_weighted"])

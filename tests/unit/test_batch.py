@@ -15,16 +15,12 @@ def sequences(shape: list[tuple[int, int]]) -> list[Sequence]:
     for prompt, completion in shape:
         ids = np.arange(next_id, next_id + prompt + completion)
         next_id += prompt + completion
-        result.append(
-            Sequence(ids[:prompt], ids[prompt:], (ids[prompt:] / -1000).astype(np.float32), float(ids[0]))
-        )
+        result.append(Sequence(ids[:prompt], ids[prompt:], (ids[prompt:] / -1000).astype(np.float32), float(ids[0])))
     return result
 
 
 @given(shapes, budgets)
-def test_every_completion_token_is_predicted_by_the_token_before_it(
-    shape: list[tuple[int, int]], budget: int
-) -> None:
+def test_every_completion_token_is_predicted_by_the_token_before_it(shape: list[tuple[int, int]], budget: int) -> None:
     given_sequences = sequences(shape)
     batches = micro_batches(given_sequences, budget)
     seen: list[int] = []
@@ -49,9 +45,7 @@ def test_the_budget_holds_but_for_a_sequence_beyond_it(shape: list[tuple[int, in
 
 
 @given(shapes, budgets)
-def test_values_come_back_in_the_order_of_the_sequences(
-    shape: list[tuple[int, int]], budget: int
-) -> None:
+def test_values_come_back_in_the_order_of_the_sequences(shape: list[tuple[int, int]], budget: int) -> None:
     given_sequences = sequences(shape)
     batches = micro_batches(given_sequences, budget)
     back = by_sequence(batches, [batch.targets.astype(np.float32) for batch in batches])
@@ -64,9 +58,7 @@ def test_same_sequences_same_batches(shape: list[tuple[int, int]], budget: int) 
     def indices(batches: list[MicroBatch]) -> list[list[int]]:
         return [batch.indices.tolist() for batch in batches]
 
-    assert indices(micro_batches(sequences(shape), budget)) == indices(
-        micro_batches(sequences(shape), budget)
-    )
+    assert indices(micro_batches(sequences(shape), budget)) == indices(micro_batches(sequences(shape), budget))
 
 
 def test_padding_is_counted_and_buckets_keep_it_small() -> None:
@@ -87,9 +79,7 @@ def test_equal_lengths_keep_their_order() -> None:
     ("prompt", "completion", "behaviour", "says"),
     [(0, 3, 3, "0 prompt"), (3, 0, 0, "0 completion"), (3, 4, 3, "3 log-probabilities for 4")],
 )
-def test_sequences_that_cannot_be_trained_on(
-    prompt: int, completion: int, behaviour: int, says: str
-) -> None:
+def test_sequences_that_cannot_be_trained_on(prompt: int, completion: int, behaviour: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Sequence(np.arange(prompt), np.arange(completion), np.zeros(behaviour), 0.0)
 

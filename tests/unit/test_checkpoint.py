@@ -104,9 +104,7 @@ def test_a_write_that_dies_leaves_the_previous_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, DiskFull), (errno.EACCES, CheckpointError)])
-def test_a_full_or_forbidden_disk_is_told_apart(
-    tmp_path: Path, code: int, expected: type[Exception]
-) -> None:
+def test_a_full_or_forbidden_disk_is_told_apart(tmp_path: Path, code: int, expected: type[Exception]) -> None:
     checkpoint.save(tmp_path, 1, write, b"one", keep=1)
 
     def fails(folder: Path) -> None:
@@ -131,9 +129,7 @@ def test_torch_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
     try:
         checkpoint.save(disk, 1, write, b"one", keep=2)
         with pytest.raises(DiskFull, match="previous checkpoint is untouched"):
-            checkpoint.save(
-                disk, 2, lambda folder: torch.save(torch.zeros(2_000_000), folder / "weights"), b"", keep=2
-            )
+            checkpoint.save(disk, 2, lambda folder: torch.save(torch.zeros(2_000_000), folder / "weights"), b"", keep=2)
         found = checkpoint.latest(disk)
         assert found is not None
         assert found.step == 1

@@ -1,6 +1,7 @@
 """The loss against scalar loops in plain Python, and its gradient against autograd of the naive formula."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -61,9 +62,7 @@ def slow(given: LossInputs, options: LossOptions) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(
-    "options", [LossOptions(), LossOptions(correction="none"), LossOptions(0.1, 0.5, "tis", 1.0)]
-)
+@pytest.mark.parametrize("options", [LossOptions(), LossOptions(correction="none"), LossOptions(0.1, 0.5, "tis", 1.0)])
 def test_equals_scalar_loops(seed: int, options: LossOptions) -> None:
     loss, sums = policy_loss(inputs(seed), options)
     metrics = summarize(sums)
@@ -90,9 +89,7 @@ def test_gradient_equals_the_naive_formula(seed: int) -> None:
 def test_current_policy_as_proximal_gives_the_policy_gradient() -> None:
     """With one optimizer step: ratio exactly 1, gradient -A w / T, nothing clipped."""
     given = inputs(requires_grad=True)
-    given = LossInputs(
-        given.logprobs, given.logprobs.detach(), given.behaviour, given.advantages, given.shares
-    )
+    given = LossInputs(given.logprobs, given.logprobs.detach(), given.behaviour, given.advantages, given.shares)
     loss, sums = policy_loss(given, LossOptions(correction="none"))
     loss.backward()
     assert given.logprobs.grad is not None
@@ -105,9 +102,7 @@ def test_current_policy_as_proximal_gives_the_policy_gradient() -> None:
 @pytest.mark.parametrize("cuts", [[0, T], [0, 4, T], [0, 1, 2, 11, T]])
 def test_micro_batches_add_up(cuts: list[int]) -> None:
     whole, whole_sums = policy_loss(inputs(), LossOptions())
-    parts = [
-        policy_loss(part(inputs(), a, b), LossOptions()) for a, b in zip(cuts, cuts[1:], strict=False)
-    ]
+    parts = [policy_loss(part(inputs(), a, b), LossOptions()) for a, b in pairwise(cuts)]
     assert sum(loss.item() for loss, _ in parts) == pytest.approx(whole.item(), rel=1e-6)
     assert summarize(add(sums for _, sums in parts)) == pytest.approx(summarize(whole_sums), rel=1e-6)
 
