@@ -12,6 +12,7 @@ from common.errors import DataError, ModelError
 from common.models import local_folder
 from common.problems import load
 from common.settings import Sections
+from deploy.prepare import fitting
 from deploy.show import bars, console
 
 
@@ -63,7 +64,8 @@ def sft(settings: Sections) -> int:
     result = train(base, out, examples, options)
     _report(out / "sft.json", result, started)
     console.print(
-        f"cold-started policy in {out}: loss {result['loss']:.3f} after {result['steps']:,.0f} steps, {result['seconds']:.0f} s",
+        f"cold-started policy in {out}: loss {result['loss']:.3f} after {result['steps']:,.0f} steps, "
+        f"{result['seconds']:.0f} s",
         highlight=False,
     )
     return 0
@@ -84,11 +86,12 @@ def rm(settings: Sections) -> int:
     policy = local_folder(settings.model.policy, "model.policy", settings.model.revision)
     problems, _ = load(settings, "rm", r.prompts)
     renderer = Renderer(policy, settings.data.system_prompt, settings.model.trust_remote_code)
+    problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
     with bars() as progress:
         texts = sample(
             settings,
             policy,
-            [renderer.prompt_ids(p.question).tolist() for p in problems],
+            prompts,
             completions=r.completions,
             temperature=settings.sampling.temperature,
             progress=progress,

@@ -18,7 +18,8 @@ from common.errors import HeroError
 from common.problems import load
 from common.settings import Sections
 from common.tasks import Problem
-from deploy.show import bars
+from deploy.prepare import fitting
+from deploy.show import bars, console
 
 
 def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
     started = time.monotonic()
     problems, _ = load(settings, "eval", settings.eval.problems)
     renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
-    prompts = [renderer.prompt_ids(problem.question).tolist() for problem in problems]
+    problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
     result: dict[str, Any] = {"problems": len(problems), "model": str(model), "by_task": {}}
     with bars() as progress:
         for name, temperature, top_p in (

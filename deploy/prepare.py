@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
@@ -17,6 +18,9 @@ from common.problems import BadLine, numbered
 from common.settings import Sections
 from common.tasks import Problem
 from deploy.run_folder import write_atomically
+
+if TYPE_CHECKING:
+    from learner.render import Renderer
 
 _PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
 _CHUNK = 64
@@ -78,6 +82,27 @@ def _usable(
     good = [problem for problem, reason in zip(problems, reasons, strict=True) if reason is None]
     bad = [BadLine(number, reason) for (number, _), reason in zip(lines, reasons, strict=True) if reason is not None]
     return good, bad
+
+
+def fitting(
+    problems: list[Problem], renderer: Renderer, limit: int, console: Console
+) -> tuple[list[Problem], list[list[int]]]:
+    """Problems whose prompt has at most `limit` tokens, and their token ids; says how many are left out.
+
+    Training prompts are checked by `prompts`; those of an evaluation or of a reward model come straight from
+    their file, and one that the engine cannot take would end it. Raises DataError when none fits.
+    """
+    rendered = [(problem, renderer.prompt_ids(problem.question).tolist()) for problem in problems]
+    kept = [(problem, ids) for problem, ids in rendered if len(ids) <= limit]
+    if not kept:
+        raise DataError(f"none of {len(problems)} prompts has data.max_prompt_tokens = {limit} or fewer; raise it")
+    if len(kept) < len(problems):
+        console.print(
+            f"{len(problems) - len(kept)} of {len(problems)} prompts are longer than data.max_prompt_tokens = {limit} "
+            "and are left out",
+            highlight=False,
+        )
+    return [problem for problem, _ in kept], [ids for _, ids in kept]
 
 
 def read(folder: Path) -> list[Problem]:
