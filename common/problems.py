@@ -114,6 +114,8 @@ def _file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     yield number, f"longer than {MAX_LINE_BYTES:,} bytes"
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(MAX_LINE_BYTES)
                 elif line.strip():
                     yield number, _parsed(line)
     except (OSError, EOFError) as error:

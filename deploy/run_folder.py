@@ -62,7 +62,7 @@ def open_run(settings: Sections) -> tuple[str, bool]:
         run_id = settings.run.id or f"{settings.run.name}-{secrets.token_hex(3)}"
         marker.write_text(json.dumps({"id": run_id, "identity": identity}, indent=1))
         return run_id, False
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"run folder {folder} cannot be used: {error}; set run.folder to one that you may write"
         ) from error

@@ -1,0 +1,167 @@
+"""`hero up` as a user starts it, on models and data small enough for a test, and a look at its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+POLL_S = 0.1
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
+
+CONFIG = """
+[run]
+name = "tiny"
+steps = 4
+folder = "{folder}/run"
+
+[broker]
+claim_after_ms = 2000
+memory_mb = 128
+
+[model]
+policy = "{folder}/policy"
+
+[data]
+train = "{folder}/data.jsonl"
+families = {{chain_sum = {{min_terms = 2, max_terms = 2}}}}
+max_prompt_tokens = 96
+
+[sampling]
+completions = 4
+max_tokens = 16
+
+[actor]
+groups_in_flight = 8
+max_model_len = 192
+kv_cache_gib = 0.1
+max_logprob_difference = 0.001
+
+[verifier]
+kind = "math"
+deadline_s = 10
+
+[reward_model]
+model = "{folder}/reward-model"
+
+[learner]
+groups_per_step = 4
+lr = 1e-3
+checkpoint_every_steps = 3
+
+[eval]
+problems = {eval_problems}
+"""
+
+
+def prepare(folder: Path, eval_problems: int) -> Path:
+    """The config file of a run with a random policy, a random reward model and a data file of 20 lines, one bad."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    from learner import small_model
+
+    policy, reward_model = folder / "policy", folder / "reward-model"
+    shape = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": 128}
+    small_model.create(policy, 0, **shape, max_tokens=192)
+    config = AutoConfig.from_pretrained(policy, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(reward_model)
+    AutoTokenizer.from_pretrained(policy).save_pretrained(reward_model)
+    rows = [json.dumps({"question": f"{i} + {i} = ?", "answer": str(2 * i)}) for i in range(19)]
+    (folder / "data.jsonl").write_text("\n".join([*rows[:7], '{"question": "3 + ', *rows[7:]]) + "\n")
+    file = folder / "tiny.toml"
+    file.write_text(CONFIG.format(folder=folder, eval_problems=eval_problems))
+    return file
+
+
+class Hero:
+    """One `hero up` process; what it prints goes to `output`."""
+
+    def __init__(self, config: Path, *flags: str) -> None:
+        self.output = config.parent / "output.txt"
+        self.folder = config.parent / "run"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HERO_", "REDIS_URL"))}
+        with self.output.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.cli", "up", str(config), *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=environment | ENVIRONMENT,
+            )
+
+    def wait(self, seconds: float) -> int:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"hero up did not end within {seconds} s\n{self.told()}") from None
+
+    def until(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
+        """The first true value of `condition`."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert self.process.poll() is None, f"hero up ended before {what}\n{self.told()}"
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s\n{self.told()}"
+            time.sleep(POLL_S)
+        return value
+
+    def steps(self) -> list[int]:
+        """Steps in the metrics file, in the order in which they were written."""
+        file = self.folder / "metrics.jsonl"
+        return [json.loads(line)["step"] for line in file.open()] if file.is_file() else []
+
+    def told(self) -> str:
+        """The last that anybody said."""
+        logs = [self.output, *sorted((self.folder / "logs").glob("*.log"))]
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    parent: int
+    started: str
+    """Clock ticks since boot: a number that is used again is another process."""
+    command: str
+
+
+def processes() -> list[Process]:
+    """Every living process of this machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        if fields[0] != "Z":
+            found.append(Process(int(entry.name), int(fields[1]), fields[19], command))
+    return found
+
+
+def below(pid: int) -> list[Process]:
+    """All children of a process, their children, and so on."""
+    everything = processes()
+    found, parents = [], {pid}
+    while parents:
+        level = [p for p in everything if p.parent in parents]
+        found += level
+        parents = {p.pid for p in level}
+    return found
+
+
+def still_alive(known: list[Process]) -> list[Process]:
+    living = {(p.pid, p.started) for p in processes()}
+    return [p for p in known if (p.pid, p.started) in living]

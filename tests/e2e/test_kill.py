@@ -1,0 +1,96 @@
+"""A run whose processes are killed, stopped and orphaned comes to its end with balanced books."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import POLL_S, Hero, Process, below, prepare, still_alive
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+
+FOREVER = ("--run.steps", "1000000")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Hero]]:
+    """Starts `hero up` in one and the same run folder; nothing outlives the test."""
+    config = prepare(tmp_path, eval_problems=0)
+    started: list[Hero] = []
+
+    def start(*flags: str) -> Hero:
+        started.append(Hero(config, *flags))
+        return started[-1]
+
+    yield start
+    for hero in started:
+        hero.end()
+
+
+def workers(hero: Hero, role: str) -> list[Process]:
+    return [p for p in below(hero.process.pid) if p.command.partition("deploy.cli ")[2].startswith(f"{role} ")]
+
+
+def steps_after(hero: Hero, count: int, more: int) -> Callable[[], bool]:
+    return lambda: len(hero.steps()) >= count + more
+
+
+def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> None:
+    # Given a run that trains
+    hero = start(*FOREVER)
+    hero.until(steps_after(hero, 0, 2), 120, "second step")
+
+    # When its actor and a scorer are killed, both are started again and training goes on
+    victims = [workers(hero, "actor")[0], workers(hero, "scorer")[0]]
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+    hero.until(lambda: not still_alive(victims), 10, "death of the victims")
+    hero.until(lambda: len(workers(hero, "actor")) == 1 and len(workers(hero, "scorer")) == 2, 20, "restart")
+    hero.until(steps_after(hero, len(hero.steps()), 8), 120, "step after the restart")
+
+    # When it is asked to stop, it drains and leaves nothing behind
+    everyone = below(hero.process.pid)
+    hero.process.send_signal(signal.SIGTERM)
+    assert hero.wait(60) == 0, hero.told()
+    assert still_alive(everyone) == []
+    assert "the same command resumes" in hero.output.read_text()
+    stopped_at = hero.steps()[-1]
+
+    # When the same command resumes it, no step is lost or repeated
+    hero = start(*FOREVER)
+    hero.until(lambda: hero.steps()[-1] > stopped_at + 2, 120, "step after the resume")
+    assert hero.steps() == list(range(1, len(hero.steps()) + 1))
+
+    # When `hero up` itself is killed, everybody else dies with it
+    everyone = below(hero.process.pid)
+    assert len(everyone) >= 5, "server, learner, actor, two scorers and their children"
+    hero.process.kill()
+    hero.process.wait()
+    deadline = time.monotonic() + 10
+    while orphans := still_alive(everyone):
+        assert time.monotonic() < deadline, f"left behind: {orphans}"
+        time.sleep(POLL_S)
+
+    # Then the run still comes to its end, from its last checkpoint, with balanced books
+    last = hero.steps()[-1] + 2
+    hero = start("--run.steps", str(last))
+    assert hero.wait(120) == 0, hero.told()
+    summary = json.loads((hero.folder / "summary.json").read_text())
+    books = summary["tickets"]
+    assert summary["steps"] == last and summary["groups_trained"] == books["trained"] == 4 * last
+    assert books["issued"] == sum(books[name] for name in ("trained", "dropped", "dead_lettered", "in_flight"))
+    assert books["dead_lettered"] == 0
+
+
+def test_a_stop_before_the_first_step_is_a_stop(start: Callable[..., Hero], tmp_path: Path) -> None:
+    hero = start(*FOREVER, "--weights.folder", str(tmp_path / "weights"))
+    hero.until(lambda: workers(hero, "learner"), 60, "learner")
+    hero.process.send_signal(signal.SIGTERM)
+    assert hero.wait(60) == 0, hero.told()
