@@ -1,0 +1,94 @@
+"""The `hero` command: every help teaches by example, every mistake is told with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.cli import COMMANDS, main
+
+WORKERS = ["actor", "scorer", "learner"]
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "my.toml"
+    file.write_text(
+        f'[run]\nfolder = "{tmp_path}/run"\n[model]\npolicy = "{tmp_path}/policy"\n'
+        '[data]\ntrain = "reasoning-gym"\nfamilies = {chain_sum = {}}\n'
+    )
+    return str(file)
+
+
+def test_the_commands() -> None:
+    assert list(COMMANDS) == ["up", "actor", "scorer", "learner", "sft", "rm", "score"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_help_has_an_example(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([name, flag])
+    text = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"examples:\n  hero {name} " in text
+    for section in COMMANDS[name].sections:
+        assert f"[{section}]" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [([], 2), (["upp"], 2), (["--config"], 2), (["--help"], 0), (["-h"], 0)]
+)
+def test_without_a_command_all_are_listed(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == code
+    told = capsys.readouterr().err
+    assert "usage: hero COMMAND" in told and all(f"  {name} " in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "score"])
+def test_a_missing_config(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "nowhere.toml"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("hero: there is no config file nowhere.toml") and "deploy/configs/" in told
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_without_a_broker(name: str, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, config, "--run.id", "r-1"]) == 6
+    assert "give --broker.url or set REDIS_URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--learner.lrr", "1"], "learner.lrr"),
+        (["--reward.alpha", "0.95"], "alpha + beta = 1.05"),
+        (["--sampling.completions", "1"], "set it to 2 or more"),
+    ],
+)
+def test_bad_settings_are_told_before_anything_starts(
+    flags: list[str], says: str, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["up", config, *flags]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_reward_mode(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["up", config, "--rewards", "heroic"])
+    told = capsys.readouterr().err
+    assert left.value.code == 2 and "heroic" in told and "verifier" in told
+
+
+def test_a_dry_run_prints_what_would_run(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", config, "--dry-run", "--rewards", "verifier", "--learner.lr", "2e-5"]) == 0
+    told = capsys.readouterr().err
+    assert '"mode": "verifier"' in told and '"lr": 2e-05' in told and "nothing was started" in told
+    assert not (tmp_path / "run").exists()
