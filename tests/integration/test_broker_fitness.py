@@ -1,0 +1,154 @@
+"""A broker that is down, too old, evicting, a replica or full: told with the remedy, or waited for."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from common.errors import BrokerUnavailable, BrokerUnfit
+from common.server import LocalServer
+from common.streams import Broker, BrokerFull
+from tests.make import rollout, ticket
+
+
+class FakeServer(socketserver.ThreadingTCPServer):
+    """Speaks just enough RESP to answer INFO with a text of our own."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    info = ""
+    refusal = ""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            assert isinstance(self.server, FakeServer)
+            while line := self.rfile.readline():
+                parts = []
+                for _ in range(int(line[1:])):
+                    size = int(self.rfile.readline()[1:])
+                    parts.append(self.rfile.read(size + 2)[:-2])
+                if self.server.refusal:
+                    self.wfile.write(f"-{self.server.refusal}\r\n".encode())
+                elif parts[0].upper() == b"INFO":
+                    body = self.server.info.encode()
+                    self.wfile.write(b"$%d\r\n%s\r\n" % (len(body), body))
+                elif parts[0].upper() == b"HELLO":
+                    self.wfile.write(b"-ERR unknown command\r\n")
+                else:
+                    self.wfile.write(b"+OK\r\n")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(("127.0.0.1", 0), FakeServer.Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def broker_of(fake: FakeServer) -> Broker:
+    return Broker(f"redis://127.0.0.1:{fake.server_address[1]}/0?protocol=2", "r", "test")
+
+
+def info(**changes: str) -> str:
+    fields = {"redis_version": "7.2.0", "role": "master", "maxmemory_policy": "noeviction"} | changes
+    return "\r\n".join(f"{name}:{value}" for name, value in fields.items()) + "\r\n"
+
+
+def test_a_server_that_is_fit(fake: FakeServer) -> None:
+    fake.info = info()
+    assert broker_of(fake).check() == "7.2.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"redis_version": "6.2.14"}, "is version 6.2.14; consumer group lag needs Redis >= 7.0 or Valkey"),
+        ({"redis_version": "5.0"}, "is version 5.0"),
+        ({"maxmemory_policy": "allkeys-lru"}, "run CONFIG SET maxmemory-policy noeviction"),
+        ({"role": "slave"}, "is a slave; connect to the primary"),
+    ],
+)
+def test_an_unfit_server_is_refused_with_the_remedy(fake: FakeServer, changes: dict[str, str], says: str) -> None:
+    fake.info = info(**changes)
+    with pytest.raises(BrokerUnfit) as caught:
+        broker_of(fake).check()
+    assert says in str(caught.value) and "127.0.0.1" in str(caught.value)
+
+
+def test_a_server_that_wants_a_login(fake: FakeServer) -> None:
+    fake.refusal = "NOAUTH Authentication required."
+    with pytest.raises(BrokerUnavailable, match="set user and password in the URL"):
+        broker_of(fake).check()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "unix:///nowhere/broker.sock"])
+def test_a_server_that_is_down(url: str) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"no broker answers at .*start it, or set broker\.url or REDIS_URL"):
+        Broker(url, "r", "test").check()
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:notaport"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"broker\.url = .*e\.g\. redis://host:6379/0"):
+        Broker(url, "r", "test").check()
+
+
+def test_a_real_server_that_evicts(broker: Broker, server: LocalServer) -> None:
+    broker._redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(BrokerUnfit, match="evicts keys when full"):
+            Broker(server.url, "another", "test").check()
+    finally:
+        broker._redis.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_full_server_is_back_pressure_and_work_goes_on_when_there_is_room(broker: Broker) -> None:
+    # Given a worker with a finished group, and a server without room for it
+    incarnation = broker.take_over()
+    broker.issue(ticket(broker.run, 0, incarnation=incarnation))
+    [order] = broker.read("tickets", 1, 100)
+    handed_over: list[bool] = []
+    worker = threading.Thread(target=lambda: handed_over.append(broker.hand_over(order, rollout(order.ticket))))
+    try:
+        broker._redis.config_set("maxmemory", "1mb")
+        # When it hands over
+        worker.start()
+        worker.join(0.2)
+        # Then it waits, while the learner is told at once, since only a checkpoint of its own makes room
+        assert worker.is_alive() and handed_over == []
+        with pytest.raises(BrokerFull, match="is at maxmemory"):
+            broker.issue(ticket(broker.run, 1, incarnation=incarnation))
+    finally:
+        broker._redis.config_set("maxmemory", "256mb")
+    # And it goes on by itself when there is room
+    worker.join(10)
+    assert handed_over == [True]
+    assert len(broker.read("rollouts", 1, 100)) == 1
+
+
+def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: LocalServer) -> None:
+    stop = threading.Event()
+    other = Broker(server.url, broker.run, "test", stop=stop)
+    ended: list[BaseException] = []
+
+    def beat() -> None:
+        try:
+            other.heartbeat({"role": "test"})
+        except BrokerUnavailable as error:
+            ended.append(error)
+
+    worker = threading.Thread(target=beat)
+    try:
+        broker._redis.config_set("maxmemory", "1mb")
+        worker.start()
+        worker.join(0.2)
+        assert worker.is_alive()
+        stop.set()
+        worker.join(10)
+    finally:
+        broker._redis.config_set("maxmemory", "256mb")
+    assert not worker.is_alive() and isinstance(ended[0], BrokerFull)

@@ -1,0 +1,104 @@
+"""A lease lasts as long as its holder lives, however long the work takes; a robbed holder learns it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from common.leases import Leases
+from common.streams import Broker, Delivery
+from tests.make import ticket
+
+CLAIM_AFTER_MS = 600
+
+
+@pytest.fixture
+def leases(broker: Broker) -> Iterator[Leases]:
+    kept = Leases(broker, CLAIM_AFTER_MS)
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def held(broker: Broker) -> list[Delivery]:
+    incarnation = broker.take_over()
+    for id in range(2):
+        broker.issue(ticket(broker.run, id, incarnation=incarnation))
+    return broker.read("tickets", 8, 100)
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def idle_ms(broker: Broker) -> list[int]:
+    pending = broker._redis.xpending_range(broker.key("tickets"), "actors", "-", "+", 10)
+    return [entry["time_since_delivered"] for entry in pending]
+
+
+def other(broker: Broker) -> Broker:
+    return Broker(broker.url, broker.run, "other")
+
+
+def test_what_is_held_is_renewed_and_what_is_released_runs_out(
+    broker: Broker, leases: Leases, held: list[Delivery]
+) -> None:
+    first, second = held
+    leases.hold(held)
+    leases.release([second])
+    # When longer passes than a lease lasts
+    until(lambda: idle_ms(broker)[1] > CLAIM_AFTER_MS)
+    # Then another worker gets only what nobody works on
+    assert [d.entry for d in other(broker).claim("tickets", CLAIM_AFTER_MS, 99)] == [second.entry]
+    assert broker.renew([first]) == {first.entry} and leases.lost() == set()
+
+
+def test_a_renewal_is_no_delivery(broker: Broker, leases: Leases, held: list[Delivery]) -> None:
+    leases.hold(held)
+    until(lambda: max(idle_ms(broker)) > CLAIM_AFTER_MS / 4)
+    until(lambda: max(idle_ms(broker)) < CLAIM_AFTER_MS / 4)
+    [robbed, _] = other(broker).claim("tickets", 0, 99)
+    assert robbed.deliveries == 2, "the first reading and this one"
+
+
+def test_a_robbed_holder_is_told_once(broker: Broker, leases: Leases, held: list[Delivery]) -> None:
+    leases.hold(held)
+    thief = other(broker)
+    robbed = thief.claim("tickets", 0, 99)
+    assert len(robbed) == 2
+    lost: set[str] = set()
+    until(lambda: lost.update(leases.lost()) or len(lost) == 2)
+    assert lost == {d.entry for d in held} and leases.lost() == set()
+    assert thief.renew(robbed) == lost, "and does not steal it back"
+
+
+def test_closing_ends_the_renewals(broker: Broker, held: list[Delivery]) -> None:
+    leases = Leases(broker, CLAIM_AFTER_MS)
+    leases.hold(held)
+    leases.close()
+    until(lambda: min(idle_ms(broker)) > CLAIM_AFTER_MS)
+    assert len(other(broker).claim("tickets", CLAIM_AFTER_MS, 99)) == 2
+
+
+def test_a_broker_that_fails_for_a_while_loses_no_lease(
+    broker: Broker, leases: Leases, held: list[Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.errors import BrokerUnavailable
+
+    real, failures = broker.renew, []
+
+    def renew(deliveries: list[Delivery]) -> set[str]:
+        if len(failures) < 2:
+            failures.append(1)
+            raise BrokerUnavailable("away")
+        return real(deliveries)
+
+    monkeypatch.setattr(broker, "renew", renew)
+    leases.hold(held)
+    until(lambda: len(failures) == 2 and max(idle_ms(broker)) < CLAIM_AFTER_MS / 4)
+    assert leases.lost() == set()
