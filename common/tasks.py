@@ -1,12 +1,12 @@
 """Procedural problems with an exact judge: families of reasoning-gym, worked solutions, the scorer.
 
-A problem is determined by (family, its configuration, seed, index). reasoning-gym itself draws item i
-from `Random(seed + i)`, so neighbouring seeds would share items: the seed is hashed with the
+A problem is determined by (family, its configuration, seed, index). reasoning-gym itself draws
+item i from `Random(seed + i)`, so neighbouring seeds would share items: the seed is hashed with the
 family's name first. Two sets of problems are disjoint by question text, not by luck: whoever needs
 that passes the earlier set's questions as `exclude`; no set repeats a question either.
 
-`judge` reads metadata and answers that came through a queue: only families listed here are judged (their
-scorers neither evaluate code nor loop on their input), and all input is bounded.
+`judge` reads metadata and answers that came through a queue: only families listed here are judged
+(their scorers neither evaluate code nor loop on their input), and all input is bounded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _MAX_TRIES_PER_PROBLEM = 200  # so many repeats in a row: the family has no more
 
 @dataclass(frozen=True)
 class Problem:
-    """One prompt with its gold answer: `Problem("... 12 + 30 =", "42", "12+30=42 \\boxed{42}", {...})`."""
+    """One prompt with its gold answer.
+
+    Example: `Problem("... 12 + 30 =", "42", "12+30=42 \\boxed{42}", {"task": "chain_sum", ...})`.
+    """
 
     question: str
     answer: str
@@ -64,8 +67,9 @@ def generate(
                 break
         else:
             raise DataError(
-                f"{problem.meta['task']}: {_MAX_TRIES_PER_PROBLEM} problems in a row were seen before "
-                f"after {len(problems)} of {count}; ask for fewer or widen the family's configuration"
+                f"{problem.meta['task']}: {_MAX_TRIES_PER_PROBLEM} problems in a row were seen "
+                f"before, after {len(problems)} of {count}; ask for fewer or widen the family's "
+                "configuration"
             )
         seen.add(problem.question)
         problems.append(problem)
@@ -187,8 +191,8 @@ def last_boxed(text: str) -> str | None:
 def judge(meta: Mapping[str, str], gold: str, answer_text: str) -> float:
     """reasoning-gym's score of a completion's boxed answer, in [0, 1]; exactly 1.0 means correct.
 
-    `meta` is a Problem's, `answer_text` the whole completion. Raises DataError when `meta` names no
-    known family or carries no readable entry.
+    `meta` is a Problem's, `answer_text` the whole completion. Raises DataError when `meta` names
+    no known family or carries no readable entry.
     """
     family, entry = meta.get("task"), meta.get("entry")
     if family not in FAMILIES or entry is None or len(entry) > MAX_META_CHARS:
@@ -200,7 +204,8 @@ def judge(meta: Mapping[str, str], gold: str, answer_text: str) -> float:
         metadata = json.loads(entry)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{family}: entry is not JSON: {error}; generate the problem again") from error
-    return float(_score_answer(family)(answer.strip(), {"answer": gold, "metadata": metadata}))
+    item = {"answer": gold, "metadata": metadata}
+    return float(_score_answer(family)(answer.strip(), item))
 
 
 @functools.cache

@@ -1,8 +1,8 @@
-"""Cold start: supervised fine-tuning of any Hugging Face causal LM on (question, worked solution) pairs.
+"""Cold start: supervised fine-tuning of any causal LM on (question, worked solution) pairs.
 
-Plain torch. The loss counts solution tokens only; batches hold examples of like length under a token
-budget, so that little padding is computed; the learning rate warms up and then falls linearly over
-whatever ends first, the epochs or the seconds.
+Plain torch. The loss counts solution tokens only; batches hold examples of like length under a
+token budget, so that little padding is computed; the learning rate warms up and then falls
+linearly over whatever ends first, the epochs or the seconds.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def train(
 ) -> dict[str, float]:
     """Train the model in `model_folder` on `examples`, save it with its tokenizer to `out_folder`.
 
-    `progress(step, expected_steps, loss)` replaces the progress bar. Returns `steps`, `epochs`, `seconds`,
-    `loss` (mean of the last tenth of the steps), `examples`, `too_long` and `tokens`.
+    `progress(step, expected_steps, loss)` replaces the progress bar. Returns `steps`, `epochs`,
+    `seconds`, `loss` (mean of the last tenth of the steps), `examples`, `too_long` and `tokens`.
     Raises DataError when no example is left to train on.
     """
     torch.manual_seed(options.seed)
@@ -91,7 +91,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, question: str, solution: str, sys
     messages.append({"role": "user", "content": question})
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     prompt = tokenizer.encode(rendered, add_special_tokens=False)
-    answer = tokenizer.encode(solution, add_special_tokens=False) + [tokenizer.eos_token_id]
+    answer = [*tokenizer.encode(solution, add_special_tokens=False), tokenizer.eos_token_id]
     return prompt + answer, len(prompt)
 
 
@@ -173,12 +173,11 @@ def _fit(
 def _loss(model: Any, items: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, int]:
     """Mean cross-entropy of the solution tokens; the number of tokens, padding not counted."""
     width = max(len(ids) for ids, _ in items)
-    ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in items])
-    labels = torch.tensor(
-        [[_IGNORED] * prompt + ids[prompt:] + [_IGNORED] * (width - len(ids)) for ids, prompt in items]
-    )
+    rows = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in items])
+    solutions = [[_IGNORED] * prompt + ids[prompt:] + [_IGNORED] * (width - len(ids)) for ids, prompt in items]
+    labels = torch.tensor(solutions)
     # Right padding and causal attention: no real token sees a padded one, so no mask is needed.
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    logits = model(input_ids=rows, use_cache=False).logits[:, :-1]
     loss = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED
     )
@@ -191,7 +190,7 @@ def _fraction_done(step: int, total: int, seconds: float, max_seconds: float | N
 
 
 def _schedule(done: float, warmup_fraction: float) -> float:
-    """Factor on the learning rate after the fraction `done` of training: up, then linearly to zero."""
+    """Factor on the learning rate after the fraction `done`: up, then linearly to zero."""
     if done < warmup_fraction:
         return max(done / warmup_fraction, 0.01)
     return (1.0 - done) / (1.0 - warmup_fraction)

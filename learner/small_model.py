@@ -1,7 +1,7 @@
-"""A small policy of a standard architecture: Qwen3 with about a million parameters and characters as tokens.
+"""A small policy of a standard architecture: a Qwen3 that reads and writes characters.
 
-It is saved as an ordinary Hugging Face folder, so transformers, vLLM and DeepSpeed treat it like any other.
-vLLM's attention on a CPU serves a head_dim of 32 or more, hence HEAD_DIM.
+It is saved as an ordinary Hugging Face folder, so transformers, vLLM and DeepSpeed treat it like
+any other. vLLM's attention on a CPU serves a head_dim of 32 or more, hence HEAD_DIM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAD, END, SYSTEM, USER, ASSISTANT, UNKNOWN = (
     "<|unknown|>",
 )
 SPECIAL = (PAD, END, SYSTEM, USER, ASSISTANT, UNKNOWN)
-ALPHABET = "\n" + "".join(map(chr, range(32, 127))) + "°×÷"
+ALPHABET = "\n" + "".join(map(chr, range(32, 127))) + "\u00b0\u00d7\u00f7"  # degree, times, divided by
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
@@ -45,8 +45,8 @@ def create(
 ) -> None:
     """Write a freshly initialised policy and its tokenizer to `folder`; same seed, same weights.
 
-    `phrases` are texts that become one token each (the fixed wording of the prompts, say), which saves
-    most of a prompt's tokens; all other text is read character by character.
+    `phrases` are texts that become one token each (the fixed wording of the prompts, say), which
+    saves most of a prompt's tokens; all other text is read character by character.
     """
     tokenizer = character_tokenizer(phrases, max_tokens=max_tokens)
     config = Qwen3Config(
@@ -73,7 +73,7 @@ def create(
 
 
 def character_tokenizer(phrases: Sequence[str] = (), *, max_tokens: int = 512) -> PreTrainedTokenizerFast:
-    """One token per character of ALPHABET and per phrase; a chat template; pad, end and unknown differ."""
+    """One token per character of ALPHABET and per phrase; pad, end and unknown are three tokens."""
     vocabulary = {token: index for index, token in enumerate((*SPECIAL, *ALPHABET))}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")

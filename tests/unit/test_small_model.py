@@ -43,9 +43,7 @@ def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> N
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(
-    "text", ["12 + 30 = 42\n", "What is 7*6? \\boxed{42}", "  two  spaces, 75.0° ", ""]
-)
+@pytest.mark.parametrize("text", ["12 + 30 = 42\n", "What is 7*6? \\boxed{42}", "  two  spaces, 75.0° ", ""])
 def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ FAMILIES = {
 def steps_hold(text: str) -> bool:
     """Every `a op b ... = c` of the worked steps, evaluated the slow way."""
     chain = text.split("=")
-    for left, right in zip(chain, chain[1:], strict=False):
+    for left, right in pairwise(chain):
         terms = left.replace("-", "+-").split("+")
         total = 0
         for term in filter(None, terms):
@@ -31,13 +32,9 @@ def steps_hold(text: str) -> bool:
             for factor in term.split("*"):
                 value *= int(factor)
             total += value
-        expected = 0
-        first = right.replace("-", "+-").lstrip("+").split("+")
-        if len(chain) > 2 and "*" in chain[0]:  # both sides are whole expressions
-            expected = sum(map(int, first))
-        else:
-            expected = int(first[0])
-        if total != expected:
+        parts = [int(part) for part in right.replace("-", "+-").lstrip("+").split("+")]
+        whole = "*" in chain[0]  # "54*70+54*6=3780+324": both sides are whole expressions
+        if total != (sum(parts) if whole else parts[0]):
             return False
     return True
 
@@ -53,7 +50,8 @@ def test_worked_solutions_are_right_and_end_in_the_answer() -> None:
 
 
 def test_euclids_steps_are_remainders() -> None:
-    assert tasks.worked_solution("gcd", {"numbers": [58, 98]}, "2") == "98,58,40,18,4,2,0 \\boxed{2}"
+    steps = tasks.worked_solution("gcd", {"numbers": [58, 98]}, "2")
+    assert steps == "98,58,40,18,4,2,0 \\boxed{2}"
 
 
 def test_product_of_a_round_factor_has_one_part() -> None:
@@ -63,13 +61,8 @@ def test_product_of_a_round_factor_has_one_part() -> None:
 
 def test_the_same_seed_gives_the_same_problems_in_every_process() -> None:
     here = tasks.generate(FAMILIES, 12, seed=7)
-    code = (
-        "from common import tasks; "
-        f"print(*[p.question for p in tasks.generate({FAMILIES!r}, 12, seed=7)], sep='|')"
-    )
-    there = subprocess.run(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    code = f"from common import tasks; print(*[p.question for p in tasks.generate({FAMILIES!r}, 12, seed=7)], sep='|')"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
     assert there.stdout.strip().split("|") == [problem.question for problem in here]
 
 
@@ -94,7 +87,7 @@ def test_neighbouring_seeds_share_almost_nothing() -> None:
 
 def test_an_exhausted_family_is_an_error_and_not_a_loop() -> None:
     few = {"gcd": {"min_value": 1, "max_value": 2}}
-    with pytest.raises(DataError, match="gcd.*seen before"):
+    with pytest.raises(DataError, match="200 problems in a row"):
         tasks.generate(few, 100, seed=0)
 
 
@@ -161,7 +154,5 @@ def test_hostile_metadata_is_a_data_error(meta: dict[str, str]) -> None:
 
 def test_importing_tasks_loads_no_heavy_module() -> None:
     code = "import sys, common.tasks; print({'torch', 'vllm', 'reasoning_gym'} & set(sys.modules))"
-    done = subprocess.run(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
     assert done.stdout.strip() == "set()"
