@@ -182,6 +182,11 @@ class Broker:
         """
         return int(self._script("take_over", ["fence"], [above]))
 
+    def check_fence(self, incarnation: int) -> None:
+        """Raises Fenced when a newer learner has taken over; one that only waits would not notice."""
+        if int(self._do("get", self.key("fence")) or 0) > incarnation:
+            raise Fenced(f"a newer learner has taken over run {self.run}; this one stops")
+
     def issue(self, ticket: Ticket) -> bool:
         """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting."""
         args = [ticket.incarnation, ticket.id, ticket.attempt, pack(ticket)]
@@ -249,6 +254,20 @@ class Broker:
                         taken.append(delivery)
             if cursor == "0-0":  # an empty reply with another cursor is not the end
                 return taken
+
+    def inherit(self, stage: Stage, min_idle_ms: int) -> list[Delivery]:
+        """Takes over what other consumers left lying, and nothing of one's own, however long that lies."""
+        key, group = self.key(stage), GROUPS[stage]
+        taken: list[Delivery] = []
+        for other in self._do("xinfo_consumers", key, group):
+            if other["name"] == self.consumer.encode() or not other["pending"]:
+                continue
+            left = self._do("xpending_range", key, group, "-", "+", 1000, consumername=other["name"], idle=min_idle_ms)
+            if left:
+                entries = [entry["message_id"] for entry in left]
+                claimed = self._do("xclaim", key, group, self.consumer, min_idle_ms, entries)
+                taken += self._deliveries(stage, claimed, 2)
+        return taken
 
     def _deliveries(self, stage: Stage, entries: Sequence[Any], deliveries: int) -> list[Delivery]:
         good = []

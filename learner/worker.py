@@ -104,6 +104,7 @@ class Learner:
         self._settled_bytes = 0
         self._last_letter = "0"
         self._last_checkpoint = time.monotonic()
+        self._checkpointed_step = 0
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
         self._waiting_since = time.monotonic()
@@ -137,8 +138,11 @@ class Learner:
 
     def _check_prompts(self) -> None:
         """A few fixed sequences on which every engine is compared with this policy."""
-        ids = [self._renderer.prompt_ids(p.question + " " + p.answer)[:CHECK_TOKENS] for p in self._problems]
-        chosen = [i for i in ids[: 8 * CHECK_SEQUENCES] if len(i) > 1][:CHECK_SEQUENCES]
+        ids = [
+            self._renderer.prompt_ids(p.question + " " + p.answer)[:CHECK_TOKENS]
+            for p in self._problems[: 8 * CHECK_SEQUENCES]
+        ]
+        chosen = [i for i in ids if len(i) > 1][:CHECK_SEQUENCES]
         self._check_ids = chosen
         self._check = [Sequence(i[:1], i[1:], np.zeros(len(i) - 1, np.float32), 0.0) for i in chosen]
 
@@ -297,12 +301,15 @@ class Learner:
         if steps_since or seconds_since or self._settled_bytes > o.checkpoint_every_mb * 2**20:
             self._checkpoint()
         if self._pulse.due():
+            self._broker.check_fence(self._incarnation)
             self._collect_dead()
             self._broker.heartbeat(
                 {"role": "learner", "step": self._step, "ready": len(self._ready), **self._ledger.audit()}
             )
         if self._reconcile.due():
             self._reissue_lost()
+            for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
+                self._admit(delivery)  # read by an older learner after this one had started
 
     def _collect_dead(self) -> None:
         """Books what was given up; each leaves room for a new ticket."""

@@ -1,0 +1,416 @@
+"""The learner's loop on a real server with a real, tiny policy; a thread plays actors and scorers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from common.errors import CheckpointError, DiskFull, Fenced
+from common.lifecycle import Every
+from common.schema import Rollout, Ticket, pack
+from common.settings import Sections
+from common.streams import Broker, Delivery
+from common.tasks import Problem
+from common.weights import verified
+from learner import worker
+from learner.policy import Policy
+from learner.render import Renderer
+from learner.worker import Learner, policy_options
+from tests.make import rollout, scored
+
+GROUPS = 2
+PROBLEMS = [Problem(f"{i} + {i} = ?", str(2 * i), None, {}) for i in range(5)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from learner import small_model
+
+    folder = tmp_path_factory.mktemp("policy")
+    shape = {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "intermediate_size": 32}
+    small_model.create(folder, 0, **shape, max_tokens=128)
+    return folder
+
+
+class Player(threading.Thread):
+    """Plays all actors and scorers: every ticket comes back scored, sampled by the newest policy."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(daemon=True)
+        self.stop = threading.Event()
+        self.broker = Broker(broker.url, broker.run, "player", stop=self.stop)
+        self.step = 0
+        self.seen: Counter[tuple[int, int]] = Counter()
+        """(id, attempt) of every ticket that came."""
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            policy = self.broker.policy()
+            self.step = policy.step if policy else self.step
+            for order in self.broker.read("tickets", 99, 10):
+                self.seen[order.ticket.id, order.ticket.attempt] += 1
+                self.sample(order, order.ticket)
+            for made in self.broker.read("rollouts", 99, 0):
+                assert isinstance(made.message, Rollout)
+                self.score(made, made.message)
+
+    def sample(self, order: Delivery, ticket: Ticket) -> None:
+        self.broker.hand_over(order, rollout(ticket, step=self.step))
+
+    def score(self, made: Delivery, message: Rollout) -> None:
+        self.broker.hand_over(made, scored(message), momentum=0.9)
+
+    def end(self) -> None:
+        self.stop.set()
+        self.join(30)
+
+
+class Bench:
+    """One run folder and one broker; learners come and go."""
+
+    def __init__(self, broker: Broker, model: Path, folder: Path) -> None:
+        self.broker = broker
+        self.model = model
+        self.folder = folder / "run"
+        self.weights = folder / "weights"
+        self.players: list[Player] = []
+        self.learners: list[Learner] = []
+
+    def settings(self, steps: int) -> Sections:
+        self.folder.mkdir(exist_ok=True)
+        return Sections.model_validate(
+            {
+                "run": {"folder": str(self.folder), "steps": steps},
+                "broker": {"claim_after_ms": 500},
+                "model": {"policy": str(self.model)},
+                "sampling": {"completions": 2, "max_tokens": 16},
+                "learner": {"groups_per_step": GROUPS, "max_staleness": 1, "checkpoint_every_steps": 2, "lr": 1e-2},
+                "weights": {"folder": str(self.weights)},
+            }
+        )
+
+    def learner(self, steps: int) -> Learner:
+        settings = self.settings(steps)
+        stop = threading.Event()
+        broker = Broker(self.broker.url, self.broker.run, "learner", stop=stop)
+        broker.check()
+        policy = Policy(self.model, policy_options(settings))
+        learner = Learner(settings, broker, policy, Renderer(self.model, ""), PROBLEMS, stop)
+        learner._pulse, learner._reconcile = Every(0.05), Every(0.2)  # else every 1 and 10 seconds
+        self.learners.append(learner)
+        return learner
+
+    def play(self, kind: type[Player] = Player) -> Player:
+        self.players.append(kind(self.broker))
+        self.players[-1].start()
+        return self.players[-1]
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").open()]
+
+    def logged(self) -> list[tuple[int, str]]:
+        """(ticket, outcome) of the reward log."""
+        found = [json.loads(line) for line in (self.folder / "rewards" / "rewards.jsonl").open()]
+        return [(line["id"], line["outcome"]) for line in found]
+
+    def close(self) -> None:
+        for player in self.players:
+            player.end()
+        for learner in self.learners:
+            learner.close()
+
+
+@pytest.fixture
+def bench(broker: Broker, model: Path, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(broker, model, tmp_path)
+    yield made
+    made.close()
+
+
+def finish(learner: Learner) -> dict[str, int]:
+    """Runs to the end; the audited books."""
+    learner.start()
+    learner.loop()
+    learner.finish()
+    return learner._ledger.audit()
+
+
+def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:
+    learner = bench.learner(steps=5)
+    bench.play()
+
+    books = finish(learner)
+
+    assert books == {"issued": 10, "trained": 10, "in_flight": 0, "dropped": 0, "dead_lettered": 0}
+    assert [line["step"] for line in bench.lines()] == [1, 2, 3, 4, 5]
+    assert max(line["staleness_max"] for line in bench.lines()) <= 1
+    assert Counter(bench.logged()) == Counter((id, "trained") for id in range(10))
+    assert bench.broker.over() and bench.broker.open_tickets() == {}
+    assert all(state["pending"] == 0 and state["lag"] == 0 for state in bench.broker.backlog().values())
+    announced = bench.broker.policy()
+    assert announced and (announced.step, announced.incarnation) == (5, 1)
+    assert verified(Path(announced.folder), announced.checksum).is_file()
+    assert len(announced.check_ids) == 4 and len(announced.check_logprobs) == 4
+    assert (bench.folder / "export" / "config.json").is_file()
+
+
+def test_prompts_follow_the_seeded_order(bench: Bench) -> None:
+    questions: list[str] = []
+
+    class Noting(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            questions.append(ticket.question)
+            super().sample(order, ticket)
+
+    bench.play(Noting)
+    finish(bench.learner(steps=5))
+    assert sorted(questions[:5]) == sorted(questions[5:10]) == sorted(p.question for p in PROBLEMS)
+
+
+def test_what_cannot_be_trained_is_dropped_with_its_reason_and_replaced(bench: Bench) -> None:
+    class Late(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            made = {
+                5: rollout(ticket, step=0),  # when it comes, the learner is at step 2
+                6: rollout(ticket, step=57),  # of a branch that was left
+                7: rollout(ticket, tokens=0),
+            }
+            self.broker.hand_over(order, made.get(ticket.id, rollout(ticket, step=self.step)))
+
+    bench.play(Late)
+    learner = bench.learner(steps=6)
+    books = finish(learner)
+    assert books == {"issued": 15, "trained": 12, "in_flight": 0, "dropped": 3, "dead_lettered": 0}
+    assert learner._ledger.drops == {"stale": 1, "abandoned_branch": 1, "empty": 1}
+    outcomes = dict(bench.logged())
+    assert (outcomes[5], outcomes[6], outcomes[7]) == ("dropped: stale", "dropped: abandoned_branch", "dropped: empty")
+    assert max(line["staleness_max"] for line in bench.lines()) <= 1
+
+
+def test_groups_that_come_twice_are_trained_once(bench: Bench) -> None:
+    class Twice(Player):
+        def score(self, made: Delivery, message: Rollout) -> None:
+            super().score(made, message)
+            for _ in range(2):
+                self.broker._redis.xadd(self.broker.key("scored"), {"m": pack(scored(message))})
+
+    bench.play(Twice)
+    books = finish(bench.learner(steps=4))
+    assert books == {"issued": 8, "trained": 8, "in_flight": 0, "dropped": 0, "dead_lettered": 0}
+    assert Counter(bench.logged()) == Counter((id, "trained") for id in range(8))
+    assert bench.broker.open_tickets() == {}
+
+
+def test_a_dead_letter_is_booked_and_replaced(bench: Bench) -> None:
+    class Burying(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            if ticket.id == 1:
+                self.broker.bury(order, "cannot be sampled", "")
+            elif ticket.id == 2:  # what comes of it, nobody can read
+                self.broker._redis.xack(self.broker.key("tickets"), "actors", order.entry)
+                self.broker._redis.hset(self.broker.key("open"), 2, "rollouts 1")
+                self.broker._redis.xadd(self.broker.key("rollouts"), {"m": b"\xc1", "id": 2, "attempt": 1})
+            else:
+                super().sample(order, ticket)
+
+    bench.play(Burying)
+    books = finish(bench.learner(steps=3))
+    assert books == {"issued": 8, "trained": 6, "in_flight": 0, "dropped": 0, "dead_lettered": 2}
+    assert bench.broker.open_tickets() == {}
+
+
+def test_a_broker_that_loses_everything(bench: Bench) -> None:
+    # Given a run that has lost all its keys in the middle, tickets in flight and the announced policy included
+    class Losing(Player):
+        lost = False
+
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            if ticket.id == 5 and not self.lost:
+                self.lost = True
+                self.broker._redis.flushall()
+            else:
+                super().sample(order, ticket)
+
+    player = bench.play(Losing)
+    # When it goes on
+    books = finish(bench.learner(steps=6))
+    # Then tickets come again under their ids, as later attempts, and the books balance
+    assert books["trained"] == 12 and books["in_flight"] == 0
+    assert books["issued"] == sum(count for name, count in books.items() if name != "issued")
+    assert any(attempt > 1 for _, attempt in player.seen) and max(player.seen.values()) == 1
+    assert max(Counter(bench.logged()).values()) == 1
+    announced = bench.broker.policy()
+    assert announced and announced.step == 6
+
+
+def stop_at(learner: Learner, step: int) -> None:
+    """As SIGTERM in the middle of a run."""
+    learner.start()
+    report = learner._report
+
+    def reporting(*arguments: Any) -> None:
+        report(*arguments)
+        if learner._step == step:
+            learner._stop.set()
+
+    learner._report = reporting  # type: ignore[method-assign]
+    learner.loop()
+    learner.finish()
+
+
+@pytest.mark.parametrize("broker_kept", [True, False])
+def test_stop_and_resume(bench: Bench, broker_kept: bool) -> None:
+    # Given a run that was stopped at step 3, which no checkpoint was due at
+    bench.play()
+    first = bench.learner(steps=6)
+    stop_at(first, 3)
+    assert not bench.broker.over()
+    if not broker_kept:
+        bench.players[0].end()
+        bench.broker._redis.flushall()
+        bench.play()
+    # When it is resumed
+    second = bench.learner(steps=6)
+    books = finish(second)
+    # Then steps and books go on where they were, under a new incarnation
+    assert [line["step"] for line in bench.lines()] == [1, 2, 3, 4, 5, 6]
+    assert books["trained"] == 12 and books["in_flight"] == 0
+    assert max(Counter(bench.logged()).values()) == 1, "nothing is trained twice"
+    assert second._incarnation > first._incarnation
+    assert second._policy.applied_steps == 6
+
+
+def test_a_crash_falls_back_to_the_checkpoint_and_the_broker(bench: Bench) -> None:
+    # Given a learner that dies at step 3 without a word; its last checkpoint is of step 2
+    bench.play()
+    first = bench.learner(steps=6)
+    first.finish = lambda: None  # type: ignore[method-assign]
+    stop_at(first, 3)
+    # When the next one takes over
+    books = finish(bench.learner(steps=6))
+    # Then step 3 is done again, and every ticket is booked once
+    assert [line["step"] for line in bench.lines()] == [1, 2, 3, 3, 4, 5, 6]
+    assert books["trained"] == 12
+    assert books["issued"] == sum(count for name, count in books.items() if name != "issued")
+    assert bench.broker.open_tickets() == {}
+
+
+def test_a_checkpoint_of_another_run_is_refused(bench: Bench) -> None:
+    bench.play()
+    finish(bench.learner(steps=2))
+    bench.broker = Broker(bench.broker.url, f"{bench.broker.run}-other", "test")
+    with pytest.raises(CheckpointError, match="belongs to run"):
+        bench.learner(steps=2).start()
+
+
+def test_a_second_learner_fences_the_first(bench: Bench) -> None:
+    # Given a learner that waits for groups
+    first = bench.learner(steps=4)
+    first.start()
+    ended: list[BaseException] = []
+
+    def loop() -> None:
+        try:
+            first.loop()
+        except Fenced as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=loop)
+    waiting.start()
+    # When a second takes over the run
+    second = bench.learner(steps=4)
+    second.start()
+    # Then the first ends by itself, although nothing has come that it could train on
+    waiting.join(20)
+    first._stop.set()
+    assert ended and "a newer learner has taken over" in str(ended[0])
+    # And the second, which has its tickets, comes to the end
+    bench.play()
+    second.loop()
+    second.finish()
+    assert second._ledger.audit()["trained"] == 8
+
+
+def test_groups_that_an_older_learner_took_are_taken_over(bench: Bench) -> None:
+    # Given a learner that has read the first groups, and dies only after the next has started
+    bench.play()
+    first = bench.learner(steps=3)
+    first.start()
+    first._issue()
+    second = bench.learner(steps=3)
+    second.start()
+    while len(first._ready) < GROUPS:
+        first._gather()
+    # When the second runs on
+    second.loop()
+    second.finish()
+    # Then those groups are not lost, but trained on, or booked as stale by now
+    books = second._ledger.audit()
+    assert (books["trained"], books["in_flight"], books["dropped"]) == (6, 0, second._ledger.drops["stale"])
+    assert {delivery.ticket.id for delivery in first._ready} <= {id for id, _ in bench.logged()}
+
+
+def test_a_full_weights_folder_is_waited_for_and_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., Any] = worker.publish
+    tries: list[int] = []
+
+    def publish(root: Path, incarnation: int, step: int, *rest: Any) -> Any:
+        tries.append(step)
+        if step == 2 and tries.count(2) < 4:
+            raise DiskFull(f"no room for the weights of step {step} in {root}")
+        return real(root, incarnation, step, *rest)
+
+    monkeypatch.setattr(worker, "publish", publish)
+    monkeypatch.setattr(worker, "DISK_RETRY_S", 0.02)
+    bench.play()
+    with structlog.testing.capture_logs() as logs:
+        books = finish(bench.learner(steps=3))
+    assert books["trained"] == 6 and tries.count(2) == 4
+    told = [line for line in logs if line["event"] == "weights not published, trying again"]
+    assert len(told) == 3 and "no room for the weights of step 2" in told[0]["why"]
+
+
+def test_a_stop_while_the_weights_folder_is_full_keeps_the_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., Any] = worker.publish
+    bench.play()
+    first = bench.learner(steps=4)
+
+    def publish(root: Path, incarnation: int, step: int, *rest: Any) -> Any:
+        if step == 3:
+            first._stop.set()
+            raise DiskFull("full")
+        return real(root, incarnation, step, *rest)
+
+    monkeypatch.setattr(worker, "publish", publish)
+    first.start()
+    first.loop()
+    first.finish()
+    monkeypatch.setattr(worker, "publish", real)
+    finish(bench.learner(steps=4))
+    assert [line["step"] for line in bench.lines()] == [1, 2, 3, 4], "no step was lost or repeated"
+
+
+def test_a_full_disk_for_checkpoints_stops_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = worker.checkpoint.save
+    calls: list[int] = []
+
+    def save(root: Path, step: int, *rest: Any) -> Any:
+        calls.append(step)
+        if len(calls) == 1:
+            raise DiskFull("no space left")
+        return real(root, step, *rest)
+
+    monkeypatch.setattr(worker.checkpoint, "save", save)
+    bench.play()
+    with structlog.testing.capture_logs() as logs:
+        books = finish(bench.learner(steps=5))
+    assert books["trained"] == 10
+    assert [line["why"] for line in logs if line["event"] == "no checkpoint"] == ["no space left"]
+    assert bench.broker.open_tickets() == {}

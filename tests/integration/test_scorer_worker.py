@@ -1,0 +1,239 @@
+"""The scorer's loop on a real server, with a real sandbox and a real, random reward model."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.schema import Completion, Rollout, Scored
+from common.settings import Sections
+from common.streams import Broker
+from scorer.hero import difficulty_weight, stratified_rewards
+from scorer.rewards import settle
+from scorer.sandbox import Sandbox
+from scorer.worker import Scorer
+from tests.make import rollout, ticket
+
+TEXTS = ("so \\boxed{2}", "\\boxed{3}", "I give up", "\\boxed{?!}")
+STATUSES = ["correct", "wrong", "no_answer", "unparsable"]
+
+
+@pytest.fixture(scope="module")
+def reward_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    from learner import small_model
+
+    folder = tmp_path_factory.mktemp("models")
+    shape = {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "intermediate_size": 32}
+    small_model.create(folder / "policy", 0, **shape, max_tokens=256)
+    config = AutoConfig.from_pretrained(folder / "policy", num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / "rm")
+    AutoTokenizer.from_pretrained(folder / "policy").save_pretrained(folder / "rm")
+    return folder / "rm"
+
+
+@pytest.fixture(scope="module")
+def reward_model(reward_model_folder: Path):
+    from scorer.reward_model import RewardModel
+
+    return RewardModel(reward_model_folder, dtype="float32", batch_tokens=512, max_length=64, system_prompt="")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(1, 10.0, 1024, 4000, 20_000) as running:
+        yield running
+
+
+class Running:
+    """A scorer in a thread, with the learner's and actors' side of the broker."""
+
+    def __init__(self, broker: Broker, sandbox: Any, model: Any, mode: str, **broker_settings: int) -> None:
+        self.broker = broker
+        self.settings = Sections.model_validate({"reward": {"mode": mode}, "broker": broker_settings})
+        self.stop = threading.Event()
+        mine = Broker(broker.url, broker.run, "scorer", stop=self.stop)
+        self.scorer = Scorer(self.settings, mine, sandbox, model, self.stop)
+        self.thread = threading.Thread(target=self.scorer.loop)
+        self.incarnation = broker.take_over()
+        self.issued = 0
+
+    def publish(self, *groups: tuple[str, ...], **changes: Any) -> None:
+        """Rollouts with these texts, as actors hand them over."""
+        for texts in groups:
+            order = ticket(
+                self.broker.run, self.issued, completions=len(texts), incarnation=self.incarnation, **changes
+            )
+            self.issued += 1
+            assert self.broker.issue(order)
+            [taken] = self.broker.read("tickets", 1, 1000)
+            made = rollout(order)
+            completions: list[Completion] = [dataclasses.replace(made.completions[0], text=text) for text in texts]
+            assert self.broker.hand_over(taken, Rollout(order, completions, "actor", 0.1))
+
+    def scored(self, count: int, seconds: float = 60) -> list[Scored]:
+        """So many scored groups, by ticket."""
+        found: list[Scored] = []
+        self.until(
+            lambda: found.extend(d.message for d in self.broker.read("scored", 99, 50)) or len(found) >= count, seconds
+        )
+        assert len(found) == count
+        return sorted(found, key=lambda group: group.ticket.id)
+
+    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline and self.thread.is_alive()
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(30)
+        self.scorer.close()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def start(broker: Broker, sandbox: Sandbox) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def start(model: Any = None, mode: str = "verifier", sandbox: Any = sandbox, **settings: int) -> Running:
+        running.append(Running(broker, sandbox, model, mode, **settings))
+        running[-1].thread.start()
+        return running[-1]
+
+    yield start
+    for scorer in running:
+        scorer.end()
+
+
+def test_verifier_rewards_and_statuses(start) -> None:
+    scorer = start()
+    scorer.publish(TEXTS, TEXTS[:1])
+    first, second = scorer.scored(2)
+    assert first.statuses == STATUSES and list(first.rewards) == [1, 0, 0, 0]
+    assert first.extracted[:3] == ["2", "3", None] and first.rm_scores is None
+    assert second.statuses == ["correct"] and second.weight == 1
+    assert first.mode == "verifier" and first.scorer.startswith("scorer-")
+
+
+def test_hero_rewards_are_equations_3_to_5(start, reward_model, broker: Broker) -> None:
+    scorer = start(reward_model, "hero")
+    scorer.publish(TEXTS)
+    scorer.publish(TEXTS, question="2 * 1 = ?")
+    first, second = scorer.scored(2)
+    for group in (first, second):
+        r = scorer.settings.reward
+        raw = reward_model.score([(group.ticket.question, text) for text in TEXTS])
+        np.testing.assert_allclose(group.rm_scores, raw, atol=1e-5)
+        r_hat = stratified_rewards([True, False, False, False], group.rm_scores, alpha=r.alpha, beta=r.beta, eps=r.eps)
+        np.testing.assert_array_equal(group.r_hat, r_hat)
+        assert group.sigma_u == pytest.approx(np.std(group.rm_scores))
+        assert group.weight == difficulty_weight(group.sigma_u, group.sigma_bar, w_min=r.w_min, w_max=r.w_max, k=r.k)
+    assert first.sigma_bar == first.sigma_u, "of the first group there is no mean yet"
+
+
+def test_sigma_bar_moves_once_per_ticket(start, reward_model, broker: Broker) -> None:
+    # Given a rollout that two scorers work on, since the first one's lease ran out
+    scorer = start(reward_model, "hero")
+    momentum = scorer.settings.reward.sigma_momentum
+    scorer.publish(TEXTS)
+    [first] = scorer.scored(1)
+    assert broker.sigma_bar() == pytest.approx(first.sigma_u)
+    scorer.publish(TEXTS, question="3 - 1 = ?")
+    [second] = scorer.scored(1)
+    expected = momentum * first.sigma_u + (1 - momentum) * second.sigma_u
+    assert broker.sigma_bar() == pytest.approx(expected, rel=1e-12)
+    # When the late one publishes as well
+    late = dataclasses.replace(second, sigma_u=99.0)
+    entry = broker._redis.xrange(broker.key("rollouts"))[-1][0].decode()
+    delivery = broker._deliveries(
+        "rollouts", [(entry.encode(), broker._redis.xrange(broker.key("rollouts"))[-1][1])], 2
+    )
+    assert not broker.hand_over(delivery[0], late, momentum)
+    # Then nothing moves
+    assert broker.sigma_bar() == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_is_too_long_for_the_reward_model(start, reward_model) -> None:
+    scorer = start(reward_model, "hero")
+    scorer.publish(("x" * 200 + " \\boxed{2}", "\\boxed{2}", "\\boxed{3}"))
+    [group] = scorer.scored(1)
+    assert group.statuses == ["context_overflow", "correct", "wrong"]
+    assert np.isnan(group.rm_scores[0]) and np.isfinite(group.rm_scores[1:]).all()
+    _, judged = settle(group.statuses, group.rm_scores)
+    assert group.sigma_u == pytest.approx(np.std(judged))
+    assert group.r_hat[0] <= scorer.settings.reward.alpha, "it is in the incorrect stratum"
+
+
+class OneBadQuestion:
+    """A reward model that cannot score one of the questions."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        self.calls.append(len(pairs))
+        if any(question == "poison" for question, _ in pairs):
+            raise RuntimeError("CUDA error: device-side assert")
+        return np.linspace(0, 1, len(pairs))
+
+
+def test_one_bad_group_harms_no_other_and_ends_as_a_dead_letter(start, broker: Broker) -> None:
+    # Given three groups in one batch, the second of which no reward model survives
+    scorer = start(OneBadQuestion(), "hero", claim_after_ms=500, max_deliveries=2)
+    scorer.stop.set()
+    scorer.thread.join(30)
+    scorer.publish(TEXTS)
+    scorer.publish(TEXTS, question="poison")
+    scorer.publish(TEXTS)
+    scorer.stop.clear()
+    scorer.thread = threading.Thread(target=scorer.scorer.loop)
+    # When they are scored
+    scorer.thread.start()
+    groups = scorer.scored(2)
+    # Then its neighbours have their rewards, and it is tried again, then given up with its reason
+    assert [group.ticket.id for group in groups] == [0, 2]
+    scorer.until(broker.dead_letters)
+    [(_, letter)] = broker.dead_letters()
+    assert (letter.id, letter.stage) == (1, "rollouts")
+    assert "scoring failed: RuntimeError: CUDA error" in letter.reason and "device-side assert" in letter.traceback
+    assert broker.open_tickets() == {0: ("scored", 1), 1: ("dead", 1), 2: ("scored", 1)}
+    # And the scorer lives
+    scorer.publish(TEXTS)
+    assert scorer.scored(1)[0].ticket.id == 3
+
+
+def test_hostile_completions_get_a_status_each(start) -> None:
+    hostile = (
+        "\x00\x01\x1b]0;title\x07" * 50,
+        "a" * 100_000,
+        "word " * 20_000 + "\\boxed{2}",
+        "\ud800 \\boxed{2}",
+        "\\boxed{" + "{" * 3000,
+    )
+    scorer = start()
+    scorer.publish(hostile, TEXTS)
+    group, neighbour = scorer.scored(2, 120)
+    assert group.statuses[2] == group.statuses[3] == "correct"
+    assert all(status in ("no_answer", "unparsable", "wrong") for status in (*group.statuses[:2], group.statuses[4]))
+    assert neighbour.statuses == STATUSES
+
+
+def test_it_leaves_when_the_run_is_over_and_is_forgotten(start, broker: Broker) -> None:
+    scorer = start()
+    scorer.publish(TEXTS)
+    scorer.scored(1)
+    broker.finish()
+    scorer.thread.join(30)
+    assert not scorer.thread.is_alive()
+    scorer.scorer.close()
+    assert broker._redis.xinfo_consumers(broker.key("rollouts"), "scorers") == []
