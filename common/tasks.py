@@ -17,8 +17,9 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import cycle
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import ConfigError, DataError
 
@@ -101,23 +102,39 @@ def worked_solution(family: str, metadata: Mapping[str, Any], answer: str) -> st
     return f"{FAMILIES[family](metadata)} \\boxed{{{answer}}}"
 
 
-def _running(total: int, changes: list[int]) -> str:
-    """`12+30=42-7=35`: a running total, each change applied to the result before it."""
+Number = TypeVar("Number", int, Decimal)
+
+
+def _running(total: Number, changes: list[Number], width: str) -> str:
+    """`71+51=+122-59=+063`: a running total, each change applied to the result before it.
+
+    Totals are all of one width, so every operand stands at a fixed distance from its copy: what a small
+    model needs to learn is then the arithmetic, not where to look.
+    """
     text = str(total)
     for change in changes:
         total += change
-        text += f"{change:+d}={total}"
+        text += f"{change:+}={total:{width}}"
     return text
 
 
+def _terms(metadata: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"[+-]?[\d.]+", metadata["expression"].replace(" ", ""))
+
+
 def _chain_sum_steps(metadata: Mapping[str, Any]) -> str:
-    first, *rest = re.findall(r"[+-]?\d+", metadata["expression"].replace(" ", ""))
-    return _running(int(first), [int(term) for term in rest])
+    first, *rest = map(int, _terms(metadata))
+    return _running(first, rest, "+04d")
+
+
+def _decimal_chain_sum_steps(metadata: Mapping[str, Any]) -> str:
+    first, *rest = map(Decimal, _terms(metadata))
+    return _running(first, rest, "+05.1f")
 
 
 def _polygon_steps(metadata: Mapping[str, Any]) -> str:
     known = [-int(angle) for angle in metadata["known_angles"]]
-    return _running(int(metadata["total_interior_sum"]), known)
+    return _running(int(metadata["total_interior_sum"]), known, "03d")
 
 
 def _product_steps(metadata: Mapping[str, Any]) -> str:
@@ -141,6 +158,7 @@ def _gcd_steps(metadata: Mapping[str, Any]) -> str:
 
 FAMILIES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "chain_sum": _chain_sum_steps,
+    "decimal_chain_sum": _decimal_chain_sum_steps,
     "simple_geometry": _polygon_steps,
     "products": _product_steps,
     "gcd": _gcd_steps,

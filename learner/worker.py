@@ -105,6 +105,7 @@ class Learner:
         self._last_letter = "0"
         self._last_checkpoint = time.monotonic()
         self._checkpointed_step = 0
+        self._disk_full_until = 0.0
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
         self._waiting_since = time.monotonic()
@@ -123,7 +124,7 @@ class Learner:
             if state["run"] != self._broker.run:
                 raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
             self._ledger = Ledger.restored(state["ledger"])
-            self._step = state["step"]
+            self._step = self._checkpointed_step = state["step"]
             if self._incarnation <= state["incarnation"]:  # the broker is a new one
                 self._incarnation = self._broker.take_over(above=state["incarnation"])
             self._broker.restore_sigma(state["sigma_bar"])
@@ -296,9 +297,10 @@ class Learner:
 
     def _keep_books(self) -> None:
         o = self._options
-        steps_since = self._step % o.checkpoint_every_steps == 0 and self._settled and self._step > 0
+        steps_since = self._step - self._checkpointed_step >= o.checkpoint_every_steps
         seconds_since = time.monotonic() - self._last_checkpoint > o.checkpoint_every_seconds and self._settled
-        if steps_since or seconds_since or self._settled_bytes > o.checkpoint_every_mb * 2**20:
+        due = steps_since or seconds_since or self._settled_bytes > o.checkpoint_every_mb * 2**20
+        if due and time.monotonic() > self._disk_full_until:
             self._checkpoint()
         if self._pulse.due():
             self._broker.check_fence(self._incarnation)
@@ -361,8 +363,10 @@ class Learner:
         try:
             checkpoint.save(self._checkpoints, self._step, self._policy.save, state, self._options.keep_checkpoints)
         except DiskFull as error:
-            log.error("no checkpoint", why=str(error))
+            log.error("no checkpoint, trying again", why=str(error), in_s=DISK_RETRY_S)
+            self._disk_full_until = time.monotonic() + DISK_RETRY_S
             return
+        self._checkpointed_step = self._step
         self._broker.close(self._incarnation, self._settled)
         self._settled, self._settled_bytes = [], 0
         self._broker.trim()

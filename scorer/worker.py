@@ -159,4 +159,3 @@ class Scorer:
             scorer=self._broker.consumer,
             seconds=seconds,
         )
-
