@@ -21,6 +21,8 @@ class Renderer:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{model_folder} has no usable tokenizer: {error}") from error
+        if not self.tokenizer("1 + 1 = 2")["input_ids"]:  # transformers makes an empty one where there are no files
+            raise ModelError(f"{model_folder} has no usable tokenizer: it reads nothing; copy the model's own files")
         self._system_prompt = system_prompt
 
     def prompt_ids(self, question: str) -> Int32:

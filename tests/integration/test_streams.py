@@ -186,3 +186,42 @@ def test_waits_for_a_server_that_comes_back(server: LocalServer, run_id: str, tm
     with LocalServer(tmp_path, memory_mb=64, append_only=True):
         reader.join(20)
         assert len(found) == 1
+
+
+def test_an_old_learner_stays_fenced_off_when_the_broker_lost_everything(broker: Broker) -> None:
+    old, living = broker.take_over(), broker.take_over()
+    broker._redis.delete(*broker._redis.keys(broker.key("*")))
+    assert broker.issue(ticket(broker.run, 0, incarnation=living)), "the living one goes on"
+    with pytest.raises(Fenced):
+        broker.issue(ticket(broker.run, 1, incarnation=old))
+    with pytest.raises(Fenced):
+        broker.check_fence(old)
+    broker.check_fence(living)
+
+
+def test_a_fencing_number_is_above_the_checkpoints(broker: Broker) -> None:
+    assert broker.take_over(above=6) == 7
+    assert broker.take_over(above=3) == 8
+
+
+def test_an_unreadable_message_takes_its_ticket_along(broker: Broker) -> None:
+    issue(broker, 2)
+    first, _ = broker.read("tickets", 8, 100)
+    broker.hand_over(first, rollout(first.ticket))
+    [(_, fields)] = broker._redis.xrange(broker.key("rollouts"))
+    broker._redis.xadd(broker.key("rollouts"), fields | {b"m": fields[b"m"][:-9]})  # torn on its way
+    broker._redis.xtrim(broker.key("rollouts"), maxlen=1, approximate=False)
+    assert broker.read("rollouts", 8, 100) == []
+    [(_, letter)] = broker.dead_letters()
+    assert (letter.id, letter.attempt) == (0, 1) and "unreadable" in letter.reason
+    assert broker.open_tickets() == {0: ("dead", 1), 1: ("tickets", 1)}
+
+
+def test_only_what_others_left_is_inherited(broker: Broker) -> None:
+    issue(broker, 3)
+    other = second(broker)
+    [left] = other.read("tickets", 1, 100)
+    [mine] = broker.read("tickets", 1, 100)
+    assert broker.inherit("tickets", 60_000) == [], "its lease has not run out"
+    assert [d.entry for d in broker.inherit("tickets", 0)] == [left.entry]
+    assert broker.inherit("tickets", 0) == [] and broker.renew([mine, left]) == {mine.entry, left.entry}
