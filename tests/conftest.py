@@ -6,9 +6,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from common.server import LocalServer
 from common.streams import Broker
+
+# An example may take long on a loaded machine without anything being wrong.
+settings.register_profile("hero", deadline=None)
+settings.load_profile("hero")
 
 
 @pytest.fixture(scope="session")

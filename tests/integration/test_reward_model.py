@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from common.errors import ModelError
-from scorer.reward_model import RewardModel
+from scorer.reward_model import RewardModel, logits
 from scorer.rm_input import batches, encode, free_pad_id
 from tests.integration import tiny
 
@@ -63,8 +63,13 @@ def test_small_batches_score_as_large_ones(folder):
     assert load(folder, batch_tokens=1).score(PAIRS) == pytest.approx(load(folder).score(PAIRS), abs=1e-5)
 
 
-def test_equal_pairs_have_equal_scores_to_the_last_bit(folder):
-    got = load(folder, batch_tokens=200).score(PAIRS * 5)
+def test_equal_pairs_are_scored_once(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "scorer.reward_model.logits", lambda model, sequences: seen.extend(sequences) or logits(model, sequences)
+    )
+    got = load(folder).score(PAIRS * 5)
+    assert len(seen) == len(PAIRS)
     assert got.tolist() == got[: len(PAIRS)].tolist() * 5
 
 

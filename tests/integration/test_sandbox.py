@@ -69,7 +69,7 @@ def wait_until(condition, seconds=10.0):
         ("42", "$" * 100_000, "no_answer", None),
         ("42", "step " * 20_000 + r"\boxed{42}", "correct", "42"),
         ("42", "9" * 100_000, "wrong", "9" * 500),
-        ("42", r"\boxed{" + "1+" * 1500 + "1}", "unparsable", ("1+" * 1500)[:500]),
+        ("42", r"\boxed{" + "1+" * 300 + "1}", "wrong", ("1+" * 300)[:500]),
     ],
 )
 def test_statuses(sandbox, gold, completion, status, extracted):
@@ -79,10 +79,13 @@ def test_statuses(sandbox, gold, completion, status, extracted):
 
 @pytest.mark.parametrize("answer", [TOWER, r"\boxed{1000000000!}"])
 def test_an_endless_answer_times_out_and_its_neighbours_do_not(sandbox, answer):
+    quick = self_made(12)
     start = time.monotonic()
-    assert statuses(sandbox, "2", r"\boxed{2}", answer, r"\boxed{3}") == ["correct", "timeout", "wrong"]
-    # twice the deadline and two starts: not a third try, nor the neighbours' time
-    assert time.monotonic() - start < 2 * sandbox.deadline_s + 6
+    assert statuses(sandbox, "2", *quick, answer, r"\boxed{2.5}") == [
+        "wrong", "correct", *["wrong"] * 10, "timeout", "wrong",
+    ]  # fmt: skip
+    # Twice the deadline and two starts: no third try, and no neighbour waits out a deadline of its own
+    assert time.monotonic() - start < 2 * sandbox.deadline_s + 8
 
 
 def test_a_child_may_take_only_so_much_memory(sandbox):
@@ -207,9 +210,10 @@ def test_close_ends_the_children_even_in_the_middle_of_an_answer():
     thread.start()
     before = user_ticks(pid)
     wait_until(lambda: user_ticks(pid) > before + 10)
+    start = time.monotonic()
     sandbox.close()
     thread.join(timeout=10)
-    assert not thread.is_alive()
+    assert time.monotonic() - start < 10
     assert not is_running(pid)
     assert len(raised) == 1
     with pytest.raises(ChildFailed, match="closed"):

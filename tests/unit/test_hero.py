@@ -65,6 +65,11 @@ def test_every_reward_lies_in_its_band_and_correct_lies_above_wrong(group, bands
         assert got[right].min() > got[~right].max()
 
 
+def test_scores_at_the_ends_of_the_number_range_still_have_their_order():
+    got = stratified_rewards([1, 1, 1], [-1.7e308, 0.0, 1.7e308], alpha=0.1, beta=0.1)
+    assert got == pytest.approx([0.9, 1.0, 1.1])
+
+
 @given(groups(), st.randoms(use_true_random=False))
 def test_the_order_of_completions_does_not_matter(group, random):
     correct, scores = group
