@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ def run(settings: Sections) -> int:
     console.print(f"{len(prompts):,} prompts", highlight=False)
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
     before = _evaluated(settings, settings_file, model, folder / "eval_before.json")
+    if stop.is_set():
+        return 0
     started = time.monotonic()
     with _broker_url(settings, folder) as url:
         broker = Broker(url, run_id, "up", stop=stop)
@@ -80,7 +83,7 @@ def run(settings: Sections) -> int:
             children.stop(workers)
         worst = watch.worst_difference()
     code = children.exit_code("learner")
-    if code:
+    if code and not (stop.is_set() and code == -signal.SIGTERM):  # it was stopped before it could listen
         raise ChildFailed(
             f"the learner ended with exit code {code}; the same command resumes. Its last words:\n{children.last_words('learner')}"
         )
