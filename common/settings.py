@@ -276,7 +276,7 @@ class SFTSettings(Section):
     """Cold start by supervised fine-tuning on worked solutions."""
 
     base: str = ""
-    """Model to start from; empty makes a new small policy (see sft.hidden_size, sft.layers)."""
+    """Model to start from; empty makes a new small policy of 0.8 M parameters."""
     out: Path = Path("runs/policy")
     examples: Positive = 2000
     """Worked solutions, fixed by run.seed; read from data.train, generated for reasoning-gym."""
@@ -289,8 +289,6 @@ class SFTSettings(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     max_tokens: Positive = 1024
     threads: Positive = 2
-    hidden_size: Positive = 128
-    layers: Positive = 4
 
 
 class RMSettings(Section):

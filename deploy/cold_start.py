@@ -44,8 +44,6 @@ def sft(settings: Sections) -> int:
         small_model.create(
             base,
             settings.run.seed,
-            hidden_size=settings.sft.hidden_size,
-            layers=settings.sft.layers,
             max_tokens=settings.actor.max_model_len,
             phrases=tasks.PHRASES,
         )

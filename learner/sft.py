@@ -139,7 +139,7 @@ def _fit(
             {"params": plain, "weight_decay": 0.0},
         ],
         lr=options.lr,
-        betas=(0.9, 0.95),
+        betas=(0.9, 0.99),
     )
     model.train()
     started, step, tokens = time.monotonic(), 0, 0
