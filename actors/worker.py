@@ -196,14 +196,15 @@ class Actor:
         started = time.monotonic()
         finished = self._engine.step()
         self._busy_s += time.monotonic() - started
+        groups = []
         for sampled in finished:
             self._tokens += len(sampled.token_ids)
             self._completions += 1
-            done = self._groups.add(sampled)
-            if done:
-                delivery, rollout = done
-                self._leases.release([delivery])
-                self._broker.hand_over(delivery, rollout)
+            if done := self._groups.add(sampled):
+                groups.append(done)
+        if groups:
+            self._leases.release([delivery for delivery, _ in groups])
+            self._broker.hand_over_together(groups)
 
 
 def _folder(policy: Policy) -> Path:

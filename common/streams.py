@@ -173,6 +173,20 @@ class Broker:
             name, lambda: self._scripts[name](keys=[self.key(k) for k in keys], args=list(args)), patient=patient
         )
 
+    def _scripts_together(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """A script once for each (keys, args), in one round trip; a failure repeats all, which changes nothing."""
+        if len(calls) < 2:
+            return [self._script(name, *call) for call in calls]
+
+        def call() -> list[Any]:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for keys, args in calls:
+                    self._scripts[name](keys=[self.key(k) for k in keys], args=list(args), client=pipe)
+                replies: list[Any] = pipe.execute()
+                return replies
+
+        return self._wait_for(name, call)
+
     # -- learner ---------------------------------------------------------------------------------------------
 
     def take_over(self, above: int = 0) -> int:
@@ -189,8 +203,14 @@ class Broker:
 
     def issue(self, ticket: Ticket) -> bool:
         """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting."""
-        args = [ticket.incarnation, ticket.id, ticket.attempt, pack(ticket)]
-        return bool(self._script("issue", ["open", "tickets", "fence"], args, patient=False))
+        return self.issue_together([ticket])[0]
+
+    def issue_together(self, tickets: Sequence[Ticket]) -> list[bool]:
+        """`issue` for several tickets of one incarnation in one step: all are put up, or it raises and none is."""
+        if not tickets:
+            return []
+        args = [tickets[0].incarnation, *(part for t in tickets for part in (t.id, t.attempt, pack(t)))]
+        return [bool(new) for new in self._script("issue", ["open", "tickets", "fence"], args, patient=False)]
 
     def close(self, incarnation: int, done: Sequence[tuple[int, int, str]]) -> None:
         """Acknowledges and forgets tickets [(id, attempt, entry or "")] whose effect is durable."""
@@ -295,21 +315,29 @@ class Broker:
         False: somebody else was first, or the ticket was issued again; nothing was published.
         A scored group with a sigma_u moves sigma_bar in the same step, so once per ticket.
         """
-        target = NEXT[delivery.stage]
-        sigma_u = result.sigma_u if isinstance(result, Scored) and result.sigma_u is not None else ""
-        ticket = delivery.ticket
-        args = [
-            GROUPS[delivery.stage],
-            delivery.entry,
-            ticket.id,
-            ticket.attempt,
-            delivery.stage,
-            target,
-            pack(result),
-            repr(sigma_u) if sigma_u != "" else "",
-            momentum,
-        ]
-        return bool(self._script("hand_over", ["open", delivery.stage, target, "sigma"], args))
+        return self.hand_over_together([(delivery, result)], momentum)[0]
+
+    def hand_over_together(
+        self, results: Sequence[tuple[Delivery, Rollout | Scored]], momentum: float = 0.0
+    ) -> list[bool]:
+        """`hand_over` for several groups in one round trip, in order; each is all or nothing for itself."""
+        calls = []
+        for delivery, result in results:
+            target, ticket = NEXT[delivery.stage], delivery.ticket
+            sigma_u = result.sigma_u if isinstance(result, Scored) else None
+            args = [
+                GROUPS[delivery.stage],
+                delivery.entry,
+                ticket.id,
+                ticket.attempt,
+                delivery.stage,
+                target,
+                pack(result),
+                "" if sigma_u is None else repr(sigma_u),
+                momentum,
+            ]
+            calls.append((["open", delivery.stage, target, "sigma"], args))
+        return [bool(done) for done in self._scripts_together("hand_over", calls)]
 
     def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
         """Renews leases; returns the entries that are still ours (a robbed one must be given up)."""

@@ -37,6 +37,7 @@ from learner.tickets import PromptOrder, capacity
 CHECK_SEQUENCES = 4
 CHECK_TOKENS = 64
 BLOCK_MS = 50
+ISSUE_TOGETHER = 64  # tickets a round trip: one each costs more than packing them
 DISK_RETRY_S = 5.0
 SAY_WAITING_AFTER_S = 30.0
 
@@ -163,13 +164,16 @@ class Learner:
         wanted = min(
             capacity(o.groups_per_step, o.max_staleness), (self._settings.run.steps - self._step) * o.groups_per_step
         )
-        for _ in range(wanted - len(self._ledger.in_flight())):
+        missing = range(self._ledger.issued, self._ledger.issued + wanted - len(self._ledger.in_flight()))
+        for start in range(0, len(missing), ISSUE_TOGETHER):
+            ids = missing[start : start + ISSUE_TOGETHER]
             try:
-                self._broker.issue(self._ticket(self._ledger.issued, 1))
+                self._broker.issue_together([self._ticket(id, 1) for id in ids])
             except BrokerFull as error:
                 self._relieve(error)
                 return
-            self._ledger.issue(self._ledger.issued)
+            for id in ids:
+                self._ledger.issue(id)
 
     def _ticket(self, id: int, attempt: int) -> Ticket:
         problem = self._problems[self._order.row(id)]

@@ -18,7 +18,7 @@ from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker, Delivery
 from scorer.reward_model import RewardModel
-from scorer.rewards import NEEDS_REWARD_MODEL, settle, shape
+from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, settle, shape
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -128,22 +128,34 @@ class Scorer:
         scored = time.monotonic()
         self._verify_s += verified - started
         self._model_s += scored - verified
+        momentum = self._settings.reward.sigma_momentum
+        sigma_bar = self._broker.sigma_bar()
+        groups: list[Scored] = []
         start = 0
-        for delivery, rollout in zip(taken, rollouts, strict=True):
+        for rollout in rollouts:
             part = slice(start, start := start + len(rollout.completions))
-            group = self._shape(rollout, verdicts[part], None if scores is None else scores[part], scored - started)
-            self._broker.hand_over(delivery, group, self._settings.reward.sigma_momentum)
-            self._groups += 1
+            found = None if scores is None else scores[part]
+            group = self._shape(rollout, verdicts[part], found, sigma_bar, scored - started)
+            if group.sigma_u is not None:  # as the broker will move it, when we hand over
+                sigma_bar = next_sigma_bar(sigma_bar, group.sigma_u, momentum)
+            groups.append(group)
+        self._broker.hand_over_together(list(zip(taken, groups, strict=True)), momentum)
+        self._groups += len(groups)
 
     def _shape(
-        self, rollout: Rollout, verdicts: Sequence[Verdict], scores: NDArray[np.float64] | None, seconds: float
+        self,
+        rollout: Rollout,
+        verdicts: Sequence[Verdict],
+        scores: NDArray[np.float64] | None,
+        sigma_bar: float | None,
+        seconds: float,
     ) -> Scored:
         statuses, settled = settle([v.status for v in verdicts], scores)
         shaped = shape(
             self._settings.reward.mode,
             [status == "correct" for status in statuses],
             settled,
-            sigma_bar=self._broker.sigma_bar(),
+            sigma_bar=sigma_bar,
             options=self._settings.reward,
         )
         return Scored(

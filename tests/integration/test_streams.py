@@ -65,6 +65,23 @@ def test_an_older_attempt_is_refused(broker: Broker) -> None:
     assert broker.hand_over(latest, rollout(latest.ticket))
 
 
+def test_several_at_once_are_each_all_or_nothing(broker: Broker) -> None:
+    incarnation = issue(broker)
+    orders = [ticket(broker.run, id, incarnation=incarnation) for id in range(3)]
+    assert broker.issue_together(orders) == [False, True, True], "the first was open already"
+    taken = broker.read("tickets", 8, 100)
+    other = second(broker)
+    [robbed] = [d for d in other.claim("tickets", 0, 99) if d.ticket.id == 1]
+    assert other.hand_over(robbed, rollout(robbed.ticket))
+    assert broker.hand_over_together([(d, rollout(d.ticket)) for d in taken]) == [True, False, True]
+    assert [d.ticket.id for d in broker.read("rollouts", 8, 100)] == [1, 0, 2]
+    with pytest.raises(Fenced):
+        broker.take_over()
+        broker.issue_together([ticket(broker.run, id, incarnation=incarnation) for id in (7, 8)])
+    assert broker.issue_together([]) == [] == broker.hand_over_together([])
+    assert set(broker.open_tickets()) == {0, 1, 2}
+
+
 def test_a_robbed_worker_cannot_renew_its_lease(broker: Broker) -> None:
     issue(broker)
     [mine] = broker.read("tickets", 8, 100)
