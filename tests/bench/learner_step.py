@@ -78,10 +78,10 @@ def measure(
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         policy = Policy(Path(folder), PolicyOptions(lr=LR, micro_batch_tokens=micro_batch_tokens))
-        plain = _plain_loop(Path(folder), micro_batches(batch, micro_batch_tokens))
+        plain, ready = plain_loop(Path(folder)), tensors(micro_batches(batch, micro_batch_tokens))
     steps: dict[str, Callable[[], object]] = {
         "learner": lambda: policy.step(batch, TEMPERATURE),
-        "plain": plain,
+        "plain": lambda: plain(ready),
     }
     for step in steps.values():  # the first step allocates
         step()
@@ -123,16 +123,24 @@ def _sequences(count: int, prompt: int, completion: int, vocabulary: int) -> lis
     return result
 
 
-def _plain_loop(folder: Path, batches: list[MicroBatch]) -> Callable[[], None]:
+Tensors = list[list[torch.Tensor]]
+"""One step: input_ids, positions, targets, behaviour, advantages of each micro-batch."""
+
+
+def tensors(batches: list[MicroBatch]) -> Tensors:
+    """What a plain step reads; see `MicroBatch` for the shapes."""
+    names = ("input_ids", "positions", "targets", "behaviour", "advantages")
+    return [[torch.from_numpy(getattr(batch, name)) for name in names] for batch in batches]
+
+
+def plain_loop(folder: Path) -> Callable[[Tensors], None]:
     """The same policy gradient step as one would write it without DeepSpeed."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0, fused=True)
-    names = ("input_ids", "positions", "targets", "behaviour", "advantages")
-    tensors = [[torch.from_numpy(getattr(batch, name)) for name in names] for batch in batches]
-    tokens = sum(len(batch.targets) for batch in batches)
 
-    def step() -> None:
-        for input_ids, positions, targets, behaviour, advantages in tensors:
+    def step(batches: Tensors) -> None:
+        tokens = sum(len(targets) for _, _, targets, _, _ in batches)
+        for input_ids, positions, targets, behaviour, advantages in batches:
             hidden = model.model(input_ids=input_ids, use_cache=False)[0].flatten(0, 1)[positions]
             scaled = model.lm_head(hidden) / TEMPERATURE
             logprobs = scaled.log_softmax(-1).gather(-1, targets[:, None])[:, 0]

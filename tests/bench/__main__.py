@@ -1,0 +1,88 @@
+"""Every bench of the system by name; see `python -m tests.bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+DESCRIPTION = """Measures what the system costs, as ratios within one run. One JSON line for each figure on standard
+output: {"name", "ratio", "target", "holds", "detail"}; progress on standard error; exit code 1 when one falls short."""
+EXAMPLES = """examples:
+  python -m tests.bench                  all that together end within 20 minutes
+  python -m tests.bench actor verify     these two
+
+Wall time needs free cores: look at detail.load_1min of step_wall when a figure surprises."""
+
+Row = dict[str, Any]
+"""{"name", "ratio", "target", "holds", "detail"}"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`run()` of a module of tests.bench gives one row, or several."""
+
+    module: str
+    minutes: float
+    """About, on two free cores."""
+    default: bool
+    """Whether it runs when no name is given; those together end within 20 minutes."""
+    measures: str
+
+    def rows(self) -> list[Row]:
+        run: Callable[[], Row | list[Row]] = import_module(f"tests.bench.{self.module}").run
+        found = run()
+        return found if isinstance(found, list) else [found]
+
+
+BENCHES = {
+    "verify": Bench("verify", 1, True, "verification per core / bare math-verify loop in a child; >= 0.8"),
+    "learner_step": Bench(
+        "learner_step", 4, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"
+    ),
+    "actor": Bench("actor", 2, True, "sampled tokens/s through the actor / same engine bare; >= 0.9"),
+    "pipeline": Bench(
+        "pipeline",
+        6,
+        True,
+        "the default job in short: wall time of a step / best possible <= 1.2, broker and serialization <= 2 % of it, "
+        "resident memory <= 6 GB",
+    ),
+}
+
+
+def main() -> int:
+    names = _arguments()
+    held = True
+    for name in names:
+        print(f"{name}: {BENCHES[name].measures}; about {BENCHES[name].minutes:g} min", file=sys.stderr)
+        started = time.monotonic()
+        for row in BENCHES[name].rows():
+            print(json.dumps(row), flush=True)
+            held &= bool(row["holds"])
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 0 if held else 1
+
+
+def _arguments() -> list[str]:
+    lines = "\n".join(f"  {name:<13} {bench.measures} ({bench.minutes:g} min)" for name, bench in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=DESCRIPTION,
+        epilog=f"benches:\n{lines}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="benches to run; without one, the default set")
+    names: list[str] = parser.parse_args().names
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"there is no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    return names or [name for name, bench in BENCHES.items() if bench.default]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

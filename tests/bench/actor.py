@@ -1,0 +1,176 @@
+"""Sampled tokens per second through the actor against the same vLLM engine driven bare.
+
+Both sample the same kind of groups with as many sequences in flight, in one process and on one engine. The actor
+follows a policy, takes tickets from a real server, keeps their leases and hands whole groups over. The bare loop
+adds and steps; it replaces single sequences where the actor takes groups, and throws away what comes out. The
+policy is untrained and ends a completion at about one token in a hundred, so that lengths differ within a group
+as they do in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.engine import Engine, EngineOptions
+from actors.worker import Actor
+from common import tasks
+from common.schema import Policy, Rollout, Scored
+from common.server import LocalServer
+from common.settings import Sections
+from common.streams import Broker, Delivery
+from common.weights import FILE
+from learner import small_model
+from tests.make import ticket
+
+TARGET = 0.9
+ROUNDS = 5
+GROUPS = 128  # of one round and side: four times what is in flight
+GROUPS_IN_FLIGHT, COMPLETIONS = 32, 8
+PROMPT_TOKENS, MAX_TOKENS, MAX_MODEL_LEN = 32, 64, 256
+TEMPERATURE = 1.0
+
+Sampler = Callable[[], int]
+"""Samples what was prepared; returns its tokens."""
+Rate = tuple[float, float]
+"""Tokens per wall second, and per CPU-second of this process."""
+
+
+def run() -> dict[str, Any]:
+    """`ratio`: median over interleaved rounds of tokens/s through the actor / bare."""
+    rates: dict[str, list[Rate]] = {"actor": [], "bare": []}
+    with tempfile.TemporaryDirectory() as folder, _both_sides(Path(folder)) as prepare:
+        for side in prepare:  # first calls; the actor loads its policy
+            prepare[side](0, GROUPS_IN_FLIGHT)()
+        for turn in range(1, ROUNDS + 1):
+            for side in sorted(prepare, reverse=turn % 2 == 1):
+                rates[side].append(_timed(prepare[side](turn, GROUPS)))
+    wall, cpu = ([a[i] / b[i] for a, b in zip(rates["actor"], rates["bare"], strict=True)] for i in (0, 1))
+    ratio = statistics.median(wall)
+    return {
+        "name": "actor",
+        "ratio": round(ratio, 4),
+        "target": TARGET,
+        "holds": ratio >= TARGET,
+        "detail": {
+            "rounds": [round(value, 3) for value in wall],
+            "cpu_ratio": round(statistics.median(cpu), 4),
+            "actor_tokens_per_s": round(statistics.median(rate for rate, _ in rates["actor"])),
+            "bare_tokens_per_s": round(statistics.median(rate for rate, _ in rates["bare"])),
+            "groups_per_round": GROUPS,
+            "sequences_in_flight": GROUPS_IN_FLIGHT * COMPLETIONS,
+        },
+    }
+
+
+def _timed(sample: Sampler) -> Rate:
+    wall, cpu = time.perf_counter(), time.process_time()
+    tokens = sample()
+    return tokens / (time.perf_counter() - wall), tokens / (time.process_time() - cpu)
+
+
+@contextmanager
+def _both_sides(folder: Path) -> Iterator[dict[str, Callable[[int, int], Sampler]]]:
+    """By side: (seed, groups) -> what samples them; only that is timed."""
+    model = folder / "model"
+    small_model.create(model, 0, max_tokens=MAX_MODEL_LEN, phrases=tasks.PHRASES)
+    options = EngineOptions(str(model), max_model_len=MAX_MODEL_LEN, max_num_seqs=GROUPS_IN_FLIGHT * COMPLETIONS)
+    with LocalServer(folder / "broker", memory_mb=512) as server:
+        engine = Engine(options, version=0)
+        through = _ThroughActor(engine, model, server.url)
+        try:
+            yield {"actor": through.prepare, "bare": lambda seed, groups: lambda: _bare(engine, seed, groups)}
+        finally:
+            through.actor.close()
+
+
+def prompt(seed: int, group: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """int32 [PROMPT_TOKENS]; no two groups share one, so the prefix cache helps within a group, as in training."""
+    return np.random.default_rng([seed, group]).integers(6, 100, PROMPT_TOKENS).astype(np.int32)
+
+
+def _bare(engine: Engine, seed: int, groups: int) -> int:
+    vllm = engine._vllm
+    params = vllm.sampling_params(temperature=TEMPERATURE, max_tokens=MAX_TOKENS, logprobs=0)
+    waiting = iter([prompt(seed + 1000, group).tolist() for group in range(groups) for _ in range(COMPLETIONS)])
+    in_flight = added = tokens = 0
+    while True:
+        while in_flight < GROUPS_IN_FLIGHT * COMPLETIONS and (ids := next(waiting, None)):
+            vllm.add(str(added), ids, params)
+            in_flight, added = in_flight + 1, added + 1
+        if not in_flight:
+            return tokens
+        for _, output in vllm.step():
+            tokens += len(output.outputs[0].token_ids)
+            in_flight -= 1
+
+
+class _Counting(Broker):
+    """Asks the actor to stop when it has handed over `left` groups."""
+
+    left = 0
+
+    def hand_over_together(
+        self, results: Sequence[tuple[Delivery, Rollout | Scored]], momentum: float = 0.0
+    ) -> list[bool]:
+        published = super().hand_over_together(results, momentum)
+        self.left -= sum(published)
+        if not self.left:
+            self.stop.set()
+        return published
+
+
+class _ThroughActor:
+    """The actor with all that it does in a run, and the learner's side of the streams."""
+
+    def __init__(self, engine: Engine, model: Path, url: str) -> None:
+        self._learner = Broker(url, "bench", "learner")
+        self._learner.check()
+        self._incarnation = self._learner.take_over()
+        checksum = hashlib.sha256((model / FILE).read_bytes()).hexdigest()
+        self._learner.announce(Policy(self._incarnation, 0, checksum, str(model)))
+        self._broker = _Counting(url, "bench", "actor", stop=threading.Event())
+        settings = Sections.model_validate(
+            {
+                "actor": {"groups_in_flight": GROUPS_IN_FLIGHT, "max_model_len": MAX_MODEL_LEN},
+                "sampling": {"completions": COMPLETIONS, "temperature": TEMPERATURE, "max_tokens": MAX_TOKENS},
+            }
+        )
+        self.actor = Actor(settings, self._broker, engine, self._broker.stop)
+        self._issued = 0
+
+    def prepare(self, seed: int, groups: int) -> Sampler:
+        """Puts the tickets up."""
+        for group in range(groups):
+            order = ticket(
+                "bench",
+                self._issued + group,
+                prompt_ids=prompt(seed, group),
+                completions=COMPLETIONS,
+                temperature=TEMPERATURE,
+                max_tokens=MAX_TOKENS,
+                incarnation=self._incarnation,
+            )
+            self._learner.issue(order)
+        self._issued += groups
+        self._broker.left = groups
+        return self._sample
+
+    def _sample(self) -> int:
+        before = self.actor._tokens
+        self._broker.stop.clear()
+        self.actor.loop()
+        return self.actor._tokens - before
+
+
+if __name__ == "__main__":
+    print(run())
