@@ -14,7 +14,10 @@ import pytest
 
 from tests.e2e.running import POLL_S, Hero, Process, below, prepare, still_alive
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
+    pytest.mark.timeout(900),  # about a minute on two quiet cores
+]
 
 FOREVER = ("--run.steps", "1000000")
 
@@ -45,27 +48,27 @@ def steps_after(hero: Hero, count: int, more: int) -> Callable[[], bool]:
 def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> None:
     # Given a run that trains
     hero = start(*FOREVER)
-    hero.until(steps_after(hero, 0, 2), 120, "second step")
+    hero.until(steps_after(hero, 0, 2), 300, "second step")
 
     # When its actor and a scorer are killed, both are started again and training goes on
     victims = [workers(hero, "actor")[0], workers(hero, "scorer")[0]]
     for victim in victims:
         os.kill(victim.pid, signal.SIGKILL)
     hero.until(lambda: not still_alive(victims), 10, "death of the victims")
-    hero.until(lambda: len(workers(hero, "actor")) == 1 and len(workers(hero, "scorer")) == 2, 20, "restart")
-    hero.until(steps_after(hero, len(hero.steps()), 8), 120, "step after the restart")
+    hero.until(lambda: len(workers(hero, "actor")) == 1 and len(workers(hero, "scorer")) == 2, 60, "restart")
+    hero.until(steps_after(hero, len(hero.steps()), 8), 300, "step after the restart")
 
     # When it is asked to stop, it drains and leaves nothing behind
     everyone = below(hero.process.pid)
     hero.process.send_signal(signal.SIGTERM)
-    assert hero.wait(60) == 0, hero.told()
+    assert hero.wait(300) == 0, hero.told()
     assert still_alive(everyone) == []
     assert "the same command resumes" in hero.output.read_text()
     stopped_at = hero.steps()[-1]
 
     # When the same command resumes it, no step is lost or repeated
     hero = start(*FOREVER)
-    hero.until(lambda: hero.steps()[-1] > stopped_at + 2, 120, "step after the resume")
+    hero.until(lambda: hero.steps()[-1] > stopped_at + 2, 300, "step after the resume")
     assert hero.steps() == list(range(1, len(hero.steps()) + 1))
 
     # When `hero up` itself is killed, everybody else dies with it
@@ -81,7 +84,7 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     # Then the run still comes to its end, from its last checkpoint, with balanced books
     last = hero.steps()[-1] + 2
     hero = start("--run.steps", str(last))
-    assert hero.wait(120) == 0, hero.told()
+    assert hero.wait(300) == 0, hero.told()
     summary = json.loads((hero.folder / "summary.json").read_text())
     books = summary["tickets"]
     assert summary["steps"] == last and summary["groups_trained"] == books["trained"] == 4 * last
@@ -91,6 +94,6 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
 
 def test_a_stop_before_the_first_step_is_a_stop(start: Callable[..., Hero], tmp_path: Path) -> None:
     hero = start(*FOREVER, "--weights.folder", str(tmp_path / "weights"))
-    hero.until(lambda: workers(hero, "learner"), 60, "learner")
+    hero.until(lambda: workers(hero, "learner"), 120, "learner")
     hero.process.send_signal(signal.SIGTERM)
-    assert hero.wait(60) == 0, hero.told()
+    assert hero.wait(300) == 0, hero.told()

@@ -16,7 +16,10 @@ from scorer.hero import difficulty_weight, stratified_rewards
 from scorer.rewards import settle
 from tests.e2e.running import Hero, prepare, processes
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
+    pytest.mark.timeout(900),  # about a minute on two quiet cores
+]
 
 STEPS, GROUPS, COMPLETIONS = 4, 4, 4
 
@@ -31,7 +34,7 @@ def finished(config_file: Path) -> Iterator[Hero]:
     """A run that has come to its end."""
     hero = Hero(config_file)
     try:
-        assert hero.wait(280) == 0, hero.told()
+        assert hero.wait(800) == 0, hero.told()
         yield hero
     finally:
         hero.end()
@@ -121,14 +124,14 @@ def test_the_folder_of_a_finished_run_is_not_overwritten(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     again = Hero(config_file, *flags)
-    assert again.wait(60) == 5
+    assert again.wait(120) == 5
     assert says in again.output.read_text()
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
 
 
 def test_a_dry_run_starts_nothing(config_file: Path) -> None:
     dry = Hero(config_file, "--dry-run", "--run.folder", str(config_file.parent / "dry"))
-    assert dry.wait(60) == 0
+    assert dry.wait(120) == 0
     assert "nothing was started" in dry.output.read_text()
     assert not (config_file.parent / "dry").exists()
 
