@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import structlog
 
 from actors.engine import Engine, EngineOptions
 from actors.rollout import Groups, version_key
-from common.errors import SamplerMismatch, WeightsError
+from common.errors import BrokerUnavailable, SamplerMismatch, WeightsError
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
@@ -85,6 +86,8 @@ class Actor:
         deadline = time.monotonic() + DRAIN_S
         while self._engine.busy and not self._broker.over() and time.monotonic() < deadline:
             self._sample()
+        with suppress(BrokerUnavailable):
+            self._over()  # the last heartbeat: what was found since the one before
 
     def close(self) -> None:
         self._leases.close()

@@ -180,6 +180,7 @@ class _Watch:
 
     def worst_difference(self) -> float:
         """Largest difference that any actor found between its engine and the learner."""
+        self._remember_differences()  # also of actors that have just left
         return max(self._differences.values(), default=float("nan"))
 
     def _new_lines(self) -> Iterator[dict[str, Any]]:
