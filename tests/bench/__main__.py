@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -58,12 +59,14 @@ BENCHES = {
 
 def main() -> int:
     names = _arguments()
+    rows = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries and children that print to standard output must not mix with the rows
     held = True
     for name in names:
         print(f"{name}: {BENCHES[name].measures}; about {BENCHES[name].minutes:g} min", file=sys.stderr)
         started = time.monotonic()
         for row in BENCHES[name].rows():
-            print(json.dumps(row), flush=True)
+            print(json.dumps(row), file=rows, flush=True)
             held &= bool(row["holds"])
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return 0 if held else 1
