@@ -140,6 +140,7 @@ def _fit(
         ],
         lr=options.lr,
         betas=(0.9, 0.99),
+        fused=True,
     )
     model.train()
     started, step, tokens = time.monotonic(), 0, 0
