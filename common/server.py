@@ -92,7 +92,12 @@ class LocalServer:
         ]
         with (log or folder / "broker.log").open("ab") as out:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent, start_new_session=True
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                preexec_fn=die_with_parent,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_DEADLINE_S
         while not _answers(socket):

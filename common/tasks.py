@@ -143,7 +143,7 @@ def _product_steps(metadata: Mapping[str, Any]) -> str:
     places = [int(digit) * 10**place for place, digit in enumerate(reversed(str(right)))]
     first, *rest = [left * place for place in reversed(places) if place] or [0]
     parts = "+".join(f"{left}*{place}" for place in reversed(places) if place)
-    return f"{parts}={_running(first, rest)}"
+    return f"{parts}={_running(first, rest, 'd')}"
 
 
 def _gcd_steps(metadata: Mapping[str, Any]) -> str:

@@ -66,7 +66,8 @@ class Children:
             child.restarts = [t for t in child.restarts if now - t < RESTART_WINDOW_S]
             if len(child.restarts) >= MAX_RESTARTS:
                 raise ChildFailed(
-                    f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n{self.last_words(child.name)}"
+                    f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n"
+                    f"{self.last_words(child.name)}"
                 )
             child.restarts.append(now)
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))

@@ -160,7 +160,8 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
     if with_settings:
         from common import config
 
-        epilog += f"\nsettings (TOML section, default, meaning); each is a flag and an environment variable too:\n{config.describe(command.sections)}"
+        epilog += "\nsettings (TOML section, default, meaning); each is a flag and an environment variable too:\n"
+        epilog += config.describe(command.sections)
     parser = argparse.ArgumentParser(
         prog=f"hero {name}",
         description=command.summary,

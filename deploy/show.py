@@ -35,7 +35,8 @@ def step_line(
     return (
         f"step {line['step']:>4}/{total}  reward {line['reward_mean']:6.3f}  accuracy {line['accuracy']:.3f}  "
         + (f"rm {rm:6.2f}  w {line['weight_mean']:.2f}  " if rm is not None else "")
-        + f"stale {line['staleness_mean']:.1f}  lag {lags}  {tokens_per_second:5.0f} tok/s  {minutes}:{seconds:02d} left"
+        + f"stale {line['staleness_mean']:.1f}  lag {lags}  {tokens_per_second:5.0f} tok/s  "
+        + f"{minutes}:{seconds:02d} left"
     )
 
 

@@ -41,7 +41,9 @@ def dry_run(settings: Sections) -> int:
     console.print_json(config.dump(settings))
     console.print(
         f"settings accepted: {settings.actor.count} actor(s), {settings.scorer.count} scorer(s), one learner, "
-        f"{settings.run.steps} steps of {settings.learner.groups_per_step} groups of {settings.sampling.completions}; nothing was started"
+        f"{settings.run.steps} steps of {settings.learner.groups_per_step} groups of {settings.sampling.completions}; "
+        "nothing was started",
+        soft_wrap=True,
     )
     return 0
 
@@ -85,7 +87,8 @@ def run(settings: Sections) -> int:
     code = children.exit_code("learner")
     if code and not (stop.is_set() and code == -signal.SIGTERM):  # it was stopped before it could listen
         raise ChildFailed(
-            f"the learner ended with exit code {code}; the same command resumes. Its last words:\n{children.last_words('learner')}"
+            f"the learner ended with exit code {code}; the same command resumes. Its last words:\n"
+            f"{children.last_words('learner')}"
         )
     if stop.is_set():
         return 0
