@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from common.server import LocalServer
@@ -14,6 +15,13 @@ from common.streams import Broker
 # An example may take long on a loaded machine without anything being wrong.
 settings.register_profile("hero", deadline=None)
 settings.load_profile("hero")
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """What a test sets up for logging ends with it: pytest closes the stream that it logged to."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
