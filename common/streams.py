@@ -238,11 +238,15 @@ class Broker:
             self._do("setnx", self.key("sigma"), repr(sigma_bar))
 
     def dead_letters(self, after: str = "0", count: int = 1000) -> list[tuple[str, DeadLetter]]:
-        """Given-up messages after an entry id, oldest first."""
+        """Given-up messages after an entry id, oldest first; what is none of ours is passed over."""
         raw = self._do("xrange", self.key("dead"), f"({after}", "+", count)
         letters = []
         for entry, fields in raw:
-            message = unpack(fields[b"m"])
+            try:
+                message = unpack(fields.get(b"m", b""))
+            except SchemaError as error:
+                log.warning("foreign entry among the dead letters", entry=entry.decode(), why=str(error))
+                continue
             if isinstance(message, DeadLetter):
                 letters.append((entry.decode(), message))
         return letters

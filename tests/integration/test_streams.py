@@ -114,6 +114,15 @@ def test_foreign_bytes_become_dead_letters(broker: Broker, body: bytes) -> None:
     assert broker.backlog()["rollouts"]["pending"] == 0
 
 
+def test_foreign_entries_among_the_dead_letters_are_passed_over(broker: Broker) -> None:
+    issue(broker)
+    for fields in ({"m": b"junk"}, {"other": b"field"}):
+        broker._redis.xadd(broker.key("dead"), fields)
+    [held] = broker.read("tickets", 1, 100)
+    broker.bury(held, "a reason", "")
+    assert [letter.reason for _, letter in broker.dead_letters()] == ["a reason"]
+
+
 def test_a_ticket_of_another_run_is_a_dead_letter(broker: Broker) -> None:
     incarnation = broker.take_over()
     broker.issue(ticket("elsewhere", 0, incarnation=incarnation))
