@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -165,8 +165,3 @@ def _problem(row: dict[str, Any], settings: Sections) -> Problem | str:
     if not isinstance(solution, str) or not solution.strip():
         return Problem(question, gold, None, {})
     return Problem(question, gold, worked_solution(solution, gold), {})
-
-
-def without(problems: Iterable[Problem], questions: Collection[str]) -> list[Problem]:
-    """Problems whose question is not among `questions`."""
-    return [problem for problem in problems if problem.question not in questions]

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -103,8 +102,3 @@ def fitting(
             highlight=False,
         )
     return [problem for problem, _ in kept], [ids for _, ids in kept]
-
-
-def read(folder: Path) -> list[Problem]:
-    """Prompts that `prompts` left in a run folder."""
-    return [Problem(**json.loads(line)) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ import pytest
 from actors.engine import Engine, EngineOptions, Sampled
 from common.errors import ModelError, WeightsError
 from tests.e2e.conftest import save_tiny_model
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
 PROMPT = [10, 20, 30, 40, 50]
 LONG_PROMPT = [3 + position % 200 for position in range(140)]  # fills a block of the prefix cache (128 on a CPU)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,10 +13,7 @@ import pytest
 
 from tests.e2e.running import POLL_S, Hero, Process, below, prepare, still_alive
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-    pytest.mark.timeout(900),  # about a minute on two quiet cores
-]
+pytestmark = pytest.mark.timeout(900)  # about a minute on two quiet cores
 
 FOREVER = ("--run.steps", "1000000")
 
