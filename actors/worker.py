@@ -34,23 +34,9 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     stop = stop_on_signals()
     broker = Broker(url, run_id, "actor", stop=stop)
     broker.check()
-    options = settings.actor
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    engine = Engine(
-        EngineOptions(
-            model=str(model),
-            dtype=options.dtype,
-            max_model_len=options.max_model_len,
-            max_num_seqs=options.groups_in_flight * settings.sampling.completions,
-            kv_cache_gib=options.kv_cache_gib,
-            gpu_memory_utilization=options.gpu_memory_utilization,
-            tensor_parallel=options.tensor_parallel,
-            threads=options.threads,
-            seed=int.from_bytes(broker.consumer.encode()[-6:], "big") % 2**31,  # actors must not sample the same
-            trust_remote_code=settings.model.trust_remote_code,
-        ),
-        version=0,
-    )
+    seed = int.from_bytes(broker.consumer.encode()[-6:], "big") % 2**31  # actors must not sample the same
+    engine = Engine(engine_options(settings, model, seed), version=0)
     log.info("engine ready", model=str(model), consumer=broker.consumer)
     actor = Actor(settings, broker, engine, stop)
     try:
@@ -58,6 +44,23 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     finally:
         actor.close()
     return 0
+
+
+def engine_options(settings: Sections, model: Path, seed: int) -> EngineOptions:
+    """The engine that the [actor] section describes, with room for all groups in flight."""
+    options = settings.actor
+    return EngineOptions(
+        model=str(model),
+        dtype=options.dtype,
+        max_model_len=options.max_model_len,
+        max_num_seqs=options.groups_in_flight * settings.sampling.completions,
+        kv_cache_gib=options.kv_cache_gib,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        tensor_parallel=options.tensor_parallel,
+        threads=options.threads,
+        seed=seed,
+        trust_remote_code=settings.model.trust_remote_code,
+    )
 
 
 class Actor:

@@ -42,3 +42,5 @@ def quiet_libraries() -> None:
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    # A filter, since DeepSpeed sets its logger's level itself. That there is no GPU is no news to who chose a CPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())

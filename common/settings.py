@@ -276,7 +276,7 @@ class SFTSettings(Section):
     """Cold start by supervised fine-tuning on worked solutions."""
 
     base: str = ""
-    """Model to start from; empty makes a new small policy of 0.8 M parameters."""
+    """Model to start from; empty makes a new small policy of 0.4 M parameters."""
     out: Path = Path("runs/policy")
     examples: Positive = 2000
     """Worked solutions, fixed by run.seed; read from data.train, generated for reasoning-gym."""
@@ -286,6 +286,8 @@ class SFTSettings(Section):
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     batch_tokens: Positive = 8192
     warmup_fraction: Fraction = 0.05
+    final_lr_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """What is left of lr at the end: 0 anneals the model, 1 keeps the rate and with it the room that RL uses."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     max_tokens: Positive = 1024
     threads: Positive = 2

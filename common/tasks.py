@@ -19,8 +19,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import cycle
-from typing import Any, TypeVar
+from typing import Any
 
+from common.columns import running_total
 from common.errors import ConfigError, DataError
 
 MAX_ANSWER_CHARS = 200
@@ -33,7 +34,7 @@ _MAX_TRIES_PER_PROBLEM = 200  # so many repeats in a row: the family has no more
 class Problem:
     """One prompt with its gold answer.
 
-    Example: `Problem("... 12 + 30 =", "42", "12+30=42 \\boxed{42}", {"task": "chain_sum", ...})`.
+    Example: `Problem("... 12 + 30 =", "42", "2+0=02,1+3+0=04 \\boxed{42}", {"task": "chain_sum", ...})`.
     """
 
     question: str
@@ -98,24 +99,8 @@ def _stream(family: str, config: Mapping[str, Any], seed: int) -> Iterator[Probl
 
 
 def worked_solution(family: str, metadata: Mapping[str, Any], answer: str) -> str:
-    """Compact steps that lead to the answer, e.g. `12+30=42-7=35 \\boxed{35}`."""
+    """Compact steps that lead to the answer, e.g. `2+0=02,1+3+0=04 \\boxed{42}` for 12 + 30."""
     return f"{FAMILIES[family](metadata)} \\boxed{{{answer}}}"
-
-
-Number = TypeVar("Number", int, Decimal)
-
-
-def _running(total: Number, changes: list[Number], width: str) -> str:
-    """`71+51=+122-59=+063`: a running total, each change applied to the result before it.
-
-    Totals are all of one width, so every operand stands at a fixed distance from its copy: what a small
-    model needs to learn is then the arithmetic, not where to look.
-    """
-    text = str(total)
-    for change in changes:
-        total += change
-        text += f"{change:+}={total:{width}}"
-    return text
 
 
 def _terms(metadata: Mapping[str, Any]) -> list[str]:
@@ -124,26 +109,31 @@ def _terms(metadata: Mapping[str, Any]) -> list[str]:
 
 def _chain_sum_steps(metadata: Mapping[str, Any]) -> str:
     first, *rest = map(int, _terms(metadata))
-    return _running(first, rest, "+04d")
+    return running_total(first, rest)
 
 
 def _decimal_chain_sum_steps(metadata: Mapping[str, Any]) -> str:
-    first, *rest = map(Decimal, _terms(metadata))
-    return _running(first, rest, "+05.1f")
+    """The same columns without the points: `0.6-0.2` is worked out as 6 - 2 tenths."""
+    terms = _terms(metadata)
+    places = max(len(term.partition(".")[2]) for term in terms)
+    first, *rest = (int(Decimal(term).scaleb(places)) for term in terms)
+    return running_total(first, rest)
 
 
 def _polygon_steps(metadata: Mapping[str, Any]) -> str:
     known = [-int(angle) for angle in metadata["known_angles"]]
-    return _running(int(metadata["total_interior_sum"]), known, "03d")
+    return running_total(int(metadata["total_interior_sum"]), known)
 
 
 def _product_steps(metadata: Mapping[str, Any]) -> str:
-    """Long multiplication by the second factor's digits: `42*25: 840+210=1050`."""
+    """Long multiplication by the second factor's digits: `42*20+42*5=840+210=1050`."""
     left, right = (int(factor) for factor in metadata["expression"].split(" * "))
     places = [int(digit) * 10**place for place, digit in enumerate(reversed(str(right)))]
-    first, *rest = [left * place for place in reversed(places) if place] or [0]
-    parts = "+".join(f"{left}*{place}" for place in reversed(places) if place)
-    return f"{parts}={_running(first, rest, 'd')}"
+    places = [place for place in reversed(places) if place] or [0]
+    lines = ["+".join(f"{left}*{place}" for place in places), "+".join(str(left * place) for place in places)]
+    if len(places) > 1:
+        lines.append(str(left * right))
+    return "=".join(lines)
 
 
 def _gcd_steps(metadata: Mapping[str, Any]) -> str:

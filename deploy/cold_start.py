@@ -53,6 +53,7 @@ def sft(settings: Sections) -> int:
         batch_tokens=s.batch_tokens,
         lr=s.lr,
         warmup_fraction=s.warmup_fraction,
+        final_lr_fraction=s.final_lr_fraction,
         weight_decay=s.weight_decay,
         max_seconds=s.max_seconds,
         seed=settings.run.seed,
@@ -74,7 +75,7 @@ def rm(settings: Sections) -> int:
     import torch
 
     from deploy.evaluate import judge
-    from deploy.sampling import sample
+    from deploy.sampling import Sampler
     from learner.render import Renderer
     from scorer.rm_train import LabelledGroup, Progress, RMOptions, train
 
@@ -85,10 +86,8 @@ def rm(settings: Sections) -> int:
     problems, _ = load(settings, "rm", r.prompts)
     renderer = Renderer(policy, settings.data.system_prompt, settings.model.trust_remote_code)
     problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
-    with bars() as progress:
-        texts = sample(
-            settings,
-            policy,
+    with bars() as progress, Sampler(settings, policy) as sampler:
+        texts = sampler.sample(
             prompts,
             completions=r.completions,
             temperature=settings.sampling.temperature,

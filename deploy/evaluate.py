@@ -24,22 +24,18 @@ from deploy.show import bars, console
 
 def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
     """{"greedy": share, "sampled": share, "problems", "interval95", "by_task", "seconds"}."""
-    from deploy.sampling import sample
+    from deploy.sampling import Sampler
     from learner.render import Renderer
 
     started = time.monotonic()
     problems, _ = load(settings, "eval", settings.eval.problems)
     renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
     problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
-    result: dict[str, Any] = {"problems": len(problems), "model": str(model), "by_task": {}}
-    with bars() as progress:
-        for name, temperature, top_p in (
-            ("greedy", 0.0, 1.0),
-            ("sampled", settings.eval.temperature, settings.eval.top_p),
-        ):
-            texts = sample(
-                settings,
-                model,
+    temperatures = {"greedy": (0.0, 1.0), "sampled": (settings.eval.temperature, settings.eval.top_p)}
+    texts: list[str] = []
+    with bars() as progress, Sampler(settings, model) as sampler:
+        for name, (temperature, top_p) in temperatures.items():
+            sampled = sampler.sample(
                 prompts,
                 completions=1,
                 temperature=temperature,
@@ -47,15 +43,19 @@ def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
                 progress=progress,
                 description=f"held-out, {name}",
             )
-            right = judge(settings, problems, [t[0] for t in texts])
-            result[name] = sum(right) / len(right)
-            result.setdefault("interval95", {})[name] = 1.96 * math.sqrt(result[name] * (1 - result[name]) / len(right))
-            for problem, ok in zip(problems, right, strict=True):
-                counts = result["by_task"].setdefault(problem.meta.get("task", "all"), {})
-                counts.setdefault(name, []).append(ok)
-    result["by_task"] = {
-        task: {name: sum(ok) / len(ok) for name, ok in counts.items()} for task, counts in result["by_task"].items()
-    }
+            texts += [text for (text,) in sampled]
+    right = judge(settings, problems * len(temperatures), texts)
+    n = len(problems)
+    result: dict[str, Any] = {"problems": n, "model": str(model), "interval95": {}, "by_task": {}}
+    for place, name in enumerate(temperatures):
+        verdicts = right[place * n : (place + 1) * n]
+        share = result[name] = sum(verdicts) / n
+        result["interval95"][name] = 1.96 * math.sqrt(share * (1 - share) / n)
+        by_task: dict[str, list[bool]] = {}
+        for problem, ok in zip(problems, verdicts, strict=True):
+            by_task.setdefault(problem.meta.get("task", "all"), []).append(ok)
+        for task, oks in by_task.items():
+            result["by_task"].setdefault(task, {})[name] = sum(oks) / len(oks)
     return result | {"seconds": time.monotonic() - started}
 
 

@@ -2,7 +2,7 @@
 
 Plain torch. The loss counts solution tokens only; batches hold examples of like length under a
 token budget, so that little padding is computed; the learning rate warms up and then falls
-linearly over whatever ends first, the epochs or the seconds.
+linearly, to `final_lr_fraction` of itself, over whatever ends first, the epochs or the seconds.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class SFTOptions:
     """Tokens of one optimizer step, padding included."""
     lr: float = 1e-3
     warmup_fraction: float = 0.05
+    final_lr_fraction: float = 0.0
     weight_decay: float = 0.01
     max_seconds: float | None = None
-    """Training ends here even if epochs are left; the learning rate has reached zero by then."""
+    """Training ends here even if epochs are left; the learning rate's schedule ends with it."""
     seed: int = 0
     max_tokens: int = 512
     """Longer examples are left out and counted."""
@@ -152,7 +153,7 @@ def _fit(
         if done >= 1.0:
             break
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * _schedule(done, options.warmup_fraction)
+            group["lr"] = options.lr * _schedule(done, options.warmup_fraction, options.final_lr_fraction)
         loss, count = _loss(model, [encoded[index] for index in batch], pad)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
@@ -190,11 +191,11 @@ def _fraction_done(step: int, total: int, seconds: float, max_seconds: float | N
     return max(step / total, by_time)
 
 
-def _schedule(done: float, warmup_fraction: float) -> float:
-    """Factor on the learning rate after the fraction `done`: up, then linearly to zero."""
+def _schedule(done: float, warmup_fraction: float, final: float) -> float:
+    """Factor on the learning rate after the fraction `done`: up to 1, then linearly down to `final`."""
     if done < warmup_fraction:
         return max(done / warmup_fraction, 0.01)
-    return (1.0 - done) / (1.0 - warmup_fraction)
+    return final + (1.0 - final) * (1.0 - done) / (1.0 - warmup_fraction)
 
 
 def _progress_bar() -> Progress:
