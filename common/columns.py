@@ -22,10 +22,8 @@ def running_total(first: int, changes: Iterable[int]) -> str:
 
 def _signed(total: int, change: int) -> str:
     larger, smaller = sorted((abs(total), abs(change)), reverse=True)
-    if (total >= 0) == (change >= 0):
-        columns = _sum(abs(total), abs(change))
-    else:
-        columns = _difference(larger, smaller)
+    same_sign = (total >= 0) == (change >= 0)
+    columns = _sum(abs(total), abs(change)) if same_sign else _difference(larger, smaller)
     return f"-({columns})" if total + change < 0 else columns
 
 
