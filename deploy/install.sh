@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv at the project's root and installs everything for a machine without a GPU. Run again, it does nothing.
-# Source it or run it:  bash deploy/install.sh [EXTRA...]      extras of pyproject.toml, e.g. dev gguf hub
+#   bash deploy/install.sh [EXTRA...]      extras of pyproject.toml, e.g. dev gguf hub
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$0")/.."
 
 TORCH="torch==2.13.0+cpu"
 TORCH_INDEX="https://download.pytorch.org/whl/cpu"  # PyTorch's own; PyPI's torch is the CUDA build
@@ -39,9 +39,7 @@ missing=no
 for extra in ${EXTRAS//,/ }; do
   case ",${had:-}," in *",$extra,"*) ;; *) missing=yes ;; esac
 done
-if [ "${made:-}" = "$stamp" ] && [ $missing = no ]; then
-  [ "${BASH_SOURCE[0]}" = "$0" ] && exit 0 || return 0
-fi
+if [ "${made:-}" = "$stamp" ] && [ $missing = no ]; then exit 0; fi
 if [ "${made:-}" = "$stamp" ]; then EXTRAS="$had,$EXTRAS"; fi
 
 echo "installing into .venv (about 2 minutes, 3 GB)" >&2

@@ -12,7 +12,7 @@ config=deploy/configs/quickstart.toml
 paths=(--model.policy "$root/policy" --reward_model.model "$root/reward-model")
 
 echo "[1/4] install" >&2
-source deploy/install.sh
+bash deploy/install.sh
 hero=.venv/bin/hero
 echo "[2/4] a small policy and its cold start on worked solutions" >&2
 [ -f "$root/policy/sft.json" ] || "$hero" sft "$config" --sft.out "$root/policy" "$@"
