@@ -1,11 +1,8 @@
-"""The only module that speaks Redis: streams of work, tickets' states, leases, fencing, the newest policy.
-
-Keys of a run share the hash tag {run}, so that a cluster keeps them on one node and scripts may touch several:
+"""The streams of a run: tickets and their states, hand-over between stages, leases, dead letters.
 
     {run}:tickets  {run}:rollouts  {run}:scored     streams, one owning consumer group each
     {run}:open     hash id -> "stage attempt"        every ticket that is not closed
-    {run}:dead     stream of given-up messages       {run}:fence  incarnation of the living learner
-    {run}:policy   newest published policy           {run}:sigma  sigma_bar       {run}:procs  heartbeats
+    {run}:dead     stream of given-up messages
 
 A hand-over between stages is one Lua script on the server (`common/lua`): at least once between stages,
 exactly once in effect, whatever retries, robs or dies.
@@ -13,38 +10,23 @@ exactly once in effect, whatever retries, robs or dies.
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import threading
-import time
 import traceback
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
 import structlog
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
-from common.errors import BrokerUnavailable, BrokerUnfit, Fenced, SchemaError
-from common.schema import DeadLetter, Message, Policy, Rollout, Scored, Stage, Ticket, pack, unpack
+from common.errors import BrokerUnavailable, SchemaError
+from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
+from common.shared_state import SharedState
 
 GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
 NEXT: dict[Stage, Stage] = {"tickets": "rollouts", "rollouts": "scored"}
 EXPECTED: dict[Stage, type] = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
-OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
-SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
-R = TypeVar("R")
 log = structlog.get_logger("streams")
-
-
-class BrokerFull(BrokerUnavailable):
-    """maxmemory is reached: back-pressure, not a failure."""
 
 
 @dataclass(frozen=True)
@@ -63,61 +45,10 @@ class Delivery:
         return self.message if isinstance(self.message, Ticket) else self.message.ticket
 
 
-class Broker:
-    """One process's connection to a run. Waits out an absent or full server (and says so) until `stop` is set."""
+class Broker(SharedState):
+    """One process's access to a run: the streams, and by its bases the shared state and the connection."""
 
-    def __init__(self, url: str, run: str, role: str, *, stop: threading.Event | None = None) -> None:
-        self.url = url
-        self.run = run
-        self.consumer = f"{role}-{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.stop = stop or threading.Event()
-        try:
-            # Scripts are idempotent, so a retried command changes nothing; a retried read only leaves a lease behind.
-            self._redis: Any = redis.Redis.from_url(
-                url, socket_timeout=30, socket_connect_timeout=5, retry=Retry(ExponentialBackoff(cap=0.5), 2)
-            )
-        except ValueError as error:
-            raise BrokerUnavailable(f"broker.url = {url!r}: {error}; e.g. redis://host:6379/0") from error
-        lua = resources.files("common") / "lua"
-        self._scripts = {
-            name: self._redis.register_script((lua / f"{name}.lua").read_text())
-            for name in ("issue", "hand_over", "renew", "bury", "close", "announce", "trim", "leave", "take_over")
-        }
-
-    def key(self, name: str) -> str:
-        return f"{{{self.run}}}:{name}"
-
-    # -- the server ------------------------------------------------------------------------------------------
-
-    def check(self) -> str:
-        """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy; creates the groups."""
-        try:
-            info = self._redis.info()
-        except redis.AuthenticationError as error:
-            raise BrokerUnavailable(
-                f"the broker at {self.url} refuses the login: {error}; set user and password in the URL"
-            ) from error
-        except redis.RedisError as error:
-            raise BrokerUnavailable(
-                f"no broker answers at {self.url}: {error}; start it, or set broker.url or REDIS_URL"
-            ) from error
-        version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-            raise BrokerUnfit(
-                f"the broker at {self.url} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
-            )
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise BrokerUnfit(
-                f"the broker at {self.url} evicts keys when full (maxmemory-policy {policy}), which would lose "
-                "tickets; run CONFIG SET maxmemory-policy noeviction"
-            )
-        if info.get("role") != "master":
-            raise BrokerUnfit(f"the broker at {self.url} is a {info.get('role')}; connect to the primary")
-        self.ensure_groups()
-        return version
-
-    def ensure_groups(self) -> None:
+    def _prepare(self) -> None:
         """Streams with their owning groups, from the first entry on ($ would skip what came before)."""
         for stage, group in GROUPS.items():
             try:
@@ -126,80 +57,18 @@ class Broker:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    def _wait_for(self, what: str, call: Callable[[], R], *, patient: bool = True) -> R:
-        """Result of `call`; waits while the server is away or full, as long as nobody asked us to stop."""
-        since = time.monotonic()
-        said = False
-        pause = 0.05
-        while True:
-            try:
-                result = call()
-            except redis.OutOfMemoryError as error:
-                failure: BrokerUnavailable = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
-                remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
-            except redis.ResponseError as error:
-                if "OOM" in str(error):
-                    failure = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
-                    remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
-                elif "NOGROUP" in str(error):
-                    self.ensure_groups()  # the broker lost its data; the learner will issue again what is missing
-                    continue
-                elif "FENCED" in str(error):
-                    raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
-                else:
-                    raise
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                failure = BrokerUnavailable(f"no broker answers at {self.url}: {error}")
-                remedy = "goes on when it answers again"
-            else:
-                if said:
-                    log.info("wait over", waited_for=what, seconds=round(time.monotonic() - since, 1))
-                return result
-            if not patient or self.stop.is_set():
-                raise failure
-            if not said and time.monotonic() - since > SAY_AFTER_S:
-                said = True
-                log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
-            self.stop.wait(pause)
-            pause = min(2 * pause, 1.0)
-
-    def _do(self, command: str, *args: Any, **kwargs: Any) -> Any:
-        """One command of the client; its first argument, usually a key, says in the log what is waited for."""
-        what = f"{command} {args[0]}"
-        return self._wait_for(what, lambda: getattr(self._redis, command)(*args, **kwargs))
-
-    def _script(self, name: str, keys: Sequence[str], args: Sequence[Any], *, patient: bool = True) -> Any:
-        return self._wait_for(
-            name, lambda: self._scripts[name](keys=[self.key(k) for k in keys], args=list(args)), patient=patient
-        )
-
-    def _scripts_together(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """A script once for each (keys, args), in one round trip; a failure repeats all, which changes nothing."""
-        if len(calls) < 2:
-            return [self._script(name, *call) for call in calls]
-
-        def call() -> list[Any]:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for keys, args in calls:
-                    self._scripts[name](keys=[self.key(k) for k in keys], args=list(args), client=pipe)
-                replies: list[Any] = pipe.execute()
-                return replies
-
-        return self._wait_for(name, call)
+    def backlog(self) -> dict[Stage, dict[str, int | None]]:
+        """Per stage: length of the stream, lag (not delivered; None if the server cannot tell), pending."""
+        result: dict[Stage, dict[str, int | None]] = {}
+        for stage, group in GROUPS.items():
+            infos = self._do("xinfo_groups", self.key(stage))
+            length = self._do("xlen", self.key(stage))
+            for info in infos:
+                if info["name"] == group.encode():
+                    result[stage] = {"length": length, "lag": info.get("lag"), "pending": info["pending"]}
+        return result
 
     # -- learner ---------------------------------------------------------------------------------------------
-
-    def take_over(self, above: int = 0) -> int:
-        """A fencing number for a new learner: every older one can no longer issue, close or announce.
-
-        It is higher than `above`, the last one of a checkpoint: the broker may have lost what it knew.
-        """
-        return int(self._script("take_over", ["fence"], [above]))
-
-    def check_fence(self, incarnation: int) -> None:
-        """Raises Fenced when a newer learner has taken over; one that only waits would not notice."""
-        if int(self._do("get", self.key("fence")) or 0) > incarnation:
-            raise Fenced(f"a newer learner has taken over run {self.run}; this one stops")
 
     def issue(self, ticket: Ticket) -> bool:
         """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting."""
@@ -218,10 +87,6 @@ class Broker:
             args = [incarnation, GROUPS["scored"], *(part for item in done[start : start + 500] for part in item)]
             self._script("close", ["open", "scored", "fence"], args)
 
-    def announce(self, policy: Policy) -> None:
-        """Makes a policy the newest one."""
-        self._script("announce", ["policy", "fence"], [policy.incarnation, pack(policy)])
-
     def open_tickets(self) -> dict[int, tuple[str, int]]:
         """{id: (stage, attempt)} of every ticket that is not closed; stage may be "dead"."""
         raw = self._do("hgetall", self.key("open"))
@@ -231,11 +96,6 @@ class Broker:
         """Frees what every owning group has acknowledged."""
         for stage, group in GROUPS.items():
             self._script("trim", [stage], [group])
-
-    def restore_sigma(self, sigma_bar: float | None) -> None:
-        """sigma_bar from a checkpoint, only when the broker has none."""
-        if sigma_bar is not None:
-            self._do("setnx", self.key("sigma"), repr(sigma_bar))
 
     def dead_letters(self, after: str = "0", count: int = 1000) -> list[tuple[str, DeadLetter]]:
         """Given-up messages after an entry id, oldest first; what is none of ours is passed over."""
@@ -364,66 +224,12 @@ class Broker:
         args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, pack(letter)]
         self._script("bury", ["open", stage, "dead"], args)
 
-    def sigma_bar(self) -> float | None:
-        """The shared running mean of sigma_u; None before the first group."""
-        raw = self._do("get", self.key("sigma"))
-        return None if raw is None else float(raw)
-
-    def policy(self) -> Policy | None:
-        """The newest published policy; None before the first."""
-        raw = self._do("get", self.key("policy"))
-        if raw is None:
-            return None
-        message = unpack(raw)
-        if not isinstance(message, Policy):
-            raise SchemaError(f"{self.key('policy')} holds a {message.KIND}")
-        return message
-
     def leave(self, stage: Stage) -> None:
         """Forgets this consumer if it holds nothing. Best effort: one that stays costs a name in a list."""
         try:
             self._script("leave", [stage], [GROUPS[stage], self.consumer], patient=False)
         except (BrokerUnavailable, redis.RedisError) as error:
             log.info("left without being forgotten", consumer=self.consumer, why=str(error))
-
-    # -- watching --------------------------------------------------------------------------------------------
-
-    def heartbeat(self, state: dict[str, Any]) -> None:
-        """Says that this process lives, and what it does."""
-        text = json.dumps({"time": time.time(), **state})
-        self._do("hset", self.key("procs"), self.consumer, text)
-
-    def processes(self) -> dict[str, dict[str, Any]]:
-        """Heartbeats by consumer."""
-        raw = self._do("hgetall", self.key("procs"))
-        return {name.decode(): json.loads(text) for name, text in raw.items()}
-
-    def backlog(self) -> dict[Stage, dict[str, int | None]]:
-        """Per stage: length of the stream, lag (not delivered; None if the server cannot tell), pending."""
-        result: dict[Stage, dict[str, int | None]] = {}
-        for stage, group in GROUPS.items():
-            infos = self._do("xinfo_groups", self.key(stage))
-            length = self._do("xlen", self.key(stage))
-            for info in infos:
-                if info["name"] == group.encode():
-                    result[stage] = {"length": length, "lag": info.get("lag"), "pending": info["pending"]}
-        return result
-
-    def memory(self) -> tuple[int, int]:
-        """Bytes used and maxmemory (0: no bound)."""
-        info = self._do("info", "memory")
-        return int(info["used_memory"]), int(info.get("maxmemory", 0))
-
-    def finish(self) -> None:
-        """Marks the run as over: workers leave."""
-        self._do("set", self.key("over"), 1)
-
-    def over(self) -> bool:
-        return bool(self._do("exists", self.key("over")))
-
-    def reopen(self) -> None:
-        """A resumed run is not over."""
-        self._do("delete", self.key("over"))
 
 
 def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from common.errors import ConfigError
+from common.settings import Sections
 from learner.loss import Correction, Normalization
 
 
@@ -44,6 +45,14 @@ class PolicyOptions:
             )
         if self.optimizer != "adamw":
             raise ConfigError(f"optimizer = {self.optimizer!r} is unknown; use adamw")
+
+
+def policy_options(settings: Sections) -> PolicyOptions:
+    """The policy's part of the [learner] section."""
+    given = settings.learner.model_dump()
+    names = {field.name for field in fields(PolicyOptions)}
+    shared = {name: value for name, value in given.items() if name in names}
+    return PolicyOptions(**shared, betas=(given["beta1"], given["beta2"]), seed=settings.run.seed)
 
 
 def deepspeed_config(options: PolicyOptions, ranks: int) -> dict[str, Any]:

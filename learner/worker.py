@@ -1,44 +1,33 @@
-"""The learner's loop: issue tickets, gather scored groups, train, publish, checkpoint."""
+"""The learner's loop: issue tickets, gather scored groups, train, publish, commit."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import threading
 import time
-from collections.abc import Sequence as SequenceOf
-from pathlib import Path
-from typing import Any
 
-import msgpack
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from common.errors import CheckpointError, DiskFull
+from common.connection import BrokerFull
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
-from common.schema import Policy as PublishedPolicy
-from common.schema import Scored, Ticket
+from common.schema import Scored
 from common.settings import Sections
-from common.streams import Broker, BrokerFull, Delivery
+from common.streams import Broker, Delivery
 from common.tasks import Problem
-from common.weights import default_folder, publish
-from learner import checkpoint
 from learner.advantage import advantages
-from learner.batch import Sequence
+from learner.commit import Committer
+from learner.groups import drop_reason, payload_bytes, sequences
+from learner.issuer import Issuer
 from learner.ledger import Ledger
 from learner.metrics import batch_metrics
-from learner.policy import Policy, PolicyOptions
+from learner.metrics_log import MetricsLog
+from learner.options import policy_options
+from learner.policy import Policy
+from learner.publisher import Publisher, check_sequences
 from learner.render import Renderer
 from learner.reward_log import RewardLog
-from learner.tickets import PromptOrder, capacity
 
-CHECK_SEQUENCES = 4
-CHECK_TOKENS = 64
 BLOCK_MS = 50
-ISSUE_TOGETHER = 64  # tickets a round trip: one each costs more than packing them
-DISK_RETRY_S = 5.0
 SAY_WAITING_AFTER_S = 30.0
 
 log = structlog.get_logger("learner")
@@ -65,14 +54,6 @@ def run(settings: Sections, url: str, run_id: str, problems: list[Problem]) -> i
     return 0
 
 
-def policy_options(settings: Sections) -> PolicyOptions:
-    """The policy's part of the [learner] section."""
-    given = settings.learner.model_dump()
-    names = {field.name for field in dataclasses.fields(PolicyOptions)}
-    shared = {name: value for name, value in given.items() if name in names}
-    return PolicyOptions(**shared, betas=(given["beta1"], given["beta2"]), seed=settings.run.seed)
-
-
 class Learner:
     def __init__(
         self,
@@ -87,68 +68,38 @@ class Learner:
         self._options = settings.learner
         self._broker = broker
         self._policy = policy
-        self._problems = problems
-        self._renderer = renderer
         self._stop = stop
+        self._issuer = Issuer(settings, broker, renderer, problems)
+        self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), stop)
+        self._committer = Committer(settings, broker, policy)
         folder = settings.run.folder
-        self._checkpoints = folder / "checkpoints"
         self._export = folder / "export"
-        self._weights = settings.weights.folder or default_folder(broker.run, folder)
         self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
-        self._metrics_file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._order = PromptOrder(len(problems), settings.run.seed)
+        self._metrics_log = MetricsLog(folder / "metrics.jsonl")
         self._ledger = Ledger()
         self._step = 0
         self._incarnation = 0
         self._ready: list[Delivery] = []
-        self._settled: list[tuple[int, int, str]] = []  # decided, but not yet in a durable checkpoint
-        self._settled_bytes = 0
         self._last_letter = "0"
-        self._last_checkpoint = time.monotonic()
-        self._checkpointed_step = 0
-        self._disk_full_until = 0.0
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
         self._waiting_since = time.monotonic()
         self._said_waiting = Every(SAY_WAITING_AFTER_S)
 
-    # -- start and resume
-
     def start(self) -> None:
         """Fences older learners off, restores the last checkpoint, takes over what they left, publishes."""
         self._incarnation = self._broker.take_over()
         self._broker.reopen()
-        found = checkpoint.latest(self._checkpoints)
-        if found:
-            self._policy.load(found.policy)
-            state = msgpack.unpackb(found.state)
-            if state["run"] != self._broker.run:
-                raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
-            self._ledger = Ledger.restored(state["ledger"])
-            self._step = self._checkpointed_step = state["step"]
-            if self._incarnation <= state["incarnation"]:  # the broker is a new one
-                self._incarnation = self._broker.take_over(above=state["incarnation"])
-            self._broker.restore_sigma(state["sigma_bar"])
-            log.info("resumed", checkpoint=str(found.folder), step=self._step, **self._ledger.counts())
+        if found := self._committer.restore():
+            self._ledger, self._step = found.ledger, found.step
+            if self._incarnation <= found.incarnation:  # the broker is a new one
+                self._incarnation = self._broker.take_over(above=found.incarnation)
         self._ledger.adopt(self._broker.open_tickets())
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
-        self._check_prompts()
-        self._publish()
+        self._publisher.publish(self._incarnation, self._step)
         for delivery in self._broker.claim("scored", 0, max_deliveries=2**31):
             self._admit(delivery)
-
-    def _check_prompts(self) -> None:
-        """A few fixed sequences on which every engine is compared with this policy."""
-        ids = [
-            self._renderer.prompt_ids(p.question + " " + p.answer)[:CHECK_TOKENS]
-            for p in self._problems[: 8 * CHECK_SEQUENCES]
-        ]
-        chosen = [i for i in ids if len(i) > 1][:CHECK_SEQUENCES]
-        self._check_ids = chosen
-        self._check = [Sequence(i[:1], i[1:], np.zeros(len(i) - 1, np.float32), 0.0) for i in chosen]
-
-    # -- the loop
 
     def loop(self) -> None:
         while self._step < self._settings.run.steps and not self._stop.is_set():
@@ -159,39 +110,10 @@ class Learner:
             self._keep_books()
 
     def _issue(self) -> None:
-        """Tickets up to the staleness bound, and no more than the remaining steps can use."""
-        o = self._options
-        wanted = min(
-            capacity(o.groups_per_step, o.max_staleness), (self._settings.run.steps - self._step) * o.groups_per_step
-        )
-        missing = range(self._ledger.issued, self._ledger.issued + wanted - len(self._ledger.in_flight()))
-        for start in range(0, len(missing), ISSUE_TOGETHER):
-            ids = missing[start : start + ISSUE_TOGETHER]
-            try:
-                self._broker.issue_together([self._ticket(id, 1) for id in ids])
-            except BrokerFull as error:
-                self._relieve(error)
-                return
-            for id in ids:
-                self._ledger.issue(id)
-
-    def _ticket(self, id: int, attempt: int) -> Ticket:
-        problem = self._problems[self._order.row(id)]
-        sampling = self._settings.sampling
-        return Ticket(
-            run=self._broker.run,
-            id=id,
-            attempt=attempt,
-            question=problem.question,
-            gold=problem.answer,
-            meta=problem.meta,
-            prompt_ids=self._renderer.prompt_ids(problem.question),
-            completions=sampling.completions,
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            incarnation=self._incarnation,
-            step=self._step,
-        )
+        try:
+            self._issuer.issue(self._ledger, self._incarnation, self._step)
+        except BrokerFull as error:
+            self._relieve(error)
 
     def _gather(self) -> None:
         missing = self._options.groups_per_step - len(self._ready)
@@ -214,9 +136,8 @@ class Learner:
         ticket = delivery.ticket
         held = any(d.ticket.id == ticket.id for d in self._ready)
         if held or not self._ledger.accepts(ticket.id, ticket.attempt):
-            self._settled.append(
-                (ticket.id if self._ledger.is_settled(ticket.id) else -1, ticket.attempt, delivery.entry)
-            )
+            id = ticket.id if self._ledger.is_settled(ticket.id) else -1
+            self._committer.settle(id, ticket.attempt, delivery.entry)
         else:
             self._ready.append(delivery)
 
@@ -224,12 +145,7 @@ class Learner:
         """Drops what is too old to train on, however it came to be: the staleness bound is kept here."""
         for delivery in list(self._ready):
             group = _scored(delivery)
-            distance = abs(self._step - group.oldest_step)
-            reason = ""
-            if distance > self._options.max_staleness:
-                reason = "stale" if group.oldest_step <= self._step else "abandoned_branch"
-            elif not any(len(c.ids) for c in group.rollout.completions):
-                reason = "empty"
+            reason = drop_reason(group, self._step, self._options.max_staleness)
             if reason:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)
@@ -247,7 +163,7 @@ class Learner:
         groups = [_scored(delivery) for delivery in batch]
         gains = [advantages(g.r_hat, g.weight, self._options.advantage) for g in groups]
         started = time.monotonic()
-        result = self._policy.step(_sequences(groups, gains), self._settings.sampling.temperature)
+        result = self._policy.step(sequences(groups, gains), self._settings.sampling.temperature)
         trained = time.monotonic()
         metrics = batch_metrics(groups, gains, self._step)
         self._step += 1
@@ -256,56 +172,23 @@ class Learner:
             self._reward_log.write(group, "trained", self._step, gain)
             self._settle(delivery)
         published = time.monotonic()
-        self._publish()
+        self._publisher.publish(self._incarnation, self._step)
         seconds = result.seconds | {
             "waiting": waited,
             "step": trained - started,
             "log": published - trained,
             "publish": time.monotonic() - published,
         }
-        self._report(metrics | result.metrics, seconds, result.skipped)
+        self._metrics_log.write(self._step, metrics | result.metrics, seconds, result.skipped, self._ledger)
         self._waiting_since = time.monotonic()
 
     def _settle(self, delivery: Delivery) -> None:
-        self._settled.append((delivery.ticket.id, delivery.ticket.attempt, delivery.entry))
-        self._settled_bytes += sum(c.ids.nbytes * 2 + len(c.text) for c in _scored(delivery).rollout.completions)
-
-    def _publish(self) -> None:
-        """New weights for the actors; waits for room on a full disk, and says so."""
-        from safetensors.torch import save_file
-
-        def write(file: Path) -> None:
-            save_file({name: w.detach().cpu().contiguous() for name, w in self._policy.named_weights()}, file)
-
-        while True:
-            try:
-                folder, checksum = publish(
-                    self._weights, self._incarnation, self._step, write, self._settings.weights.keep
-                )
-                break
-            except DiskFull as error:
-                log.error("weights not published, trying again", why=str(error), every_s=DISK_RETRY_S)
-                if self._stop.wait(DISK_RETRY_S):
-                    return  # the checkpoint has this step; a resume publishes it
-        self._published = PublishedPolicy(
-            incarnation=self._incarnation,
-            step=self._step,
-            checksum=checksum,
-            folder=str(folder.resolve()),
-            check_ids=self._check_ids,
-            check_logprobs=self._policy.logprobs(self._check, 1.0),
-        )
-        self._broker.announce(self._published)
-
-    # -- books, checkpoints, reports
+        ticket = delivery.ticket
+        self._committer.settle(ticket.id, ticket.attempt, delivery.entry, payload_bytes(_scored(delivery)))
 
     def _keep_books(self) -> None:
-        o = self._options
-        steps_since = self._step - self._checkpointed_step >= o.checkpoint_every_steps
-        seconds_since = time.monotonic() - self._last_checkpoint > o.checkpoint_every_seconds and self._settled
-        due = steps_since or seconds_since or self._settled_bytes > o.checkpoint_every_mb * 2**20
-        if due and time.monotonic() > self._disk_full_until:
-            self._checkpoint()
+        if self._committer.due(self._step):
+            self._commit()
         if self._pulse.due():
             self._broker.check_fence(self._incarnation)
             self._collect_dead()
@@ -323,77 +206,32 @@ class Learner:
             self._last_letter = entry
             if letter.id is not None and letter.attempt is not None and self._ledger.accepts(letter.id, letter.attempt):
                 self._ledger.bury(letter.id)
-                self._settled.append((letter.id, letter.attempt, ""))
+                self._committer.settle(letter.id, letter.attempt)
 
     def _reissue_lost(self) -> None:
-        """What the broker does not know any more: tickets are issued again under the same id, the policy announced."""
-        if self._broker.policy() is None:
-            self._broker.announce(self._published)
-        known = self._broker.open_tickets()
-        held = {d.ticket.id for d in self._ready}
-        lost = [id for id in self._ledger.in_flight() if id not in known and id not in held]
-        for id in lost:
-            attempt = self._ledger.reissue(id)
-            try:
-                self._broker.issue(self._ticket(id, attempt))
-            except BrokerFull as error:
-                self._relieve(error)
-                return
-        if lost:
-            log.warning("tickets were lost by the broker and issued again", count=len(lost), ids=lost[:10])
+        """What the broker does not know any more: the policy is announced, tickets are issued again."""
+        self._publisher.announce_again()
+        held = {delivery.ticket.id for delivery in self._ready}
+        try:
+            self._issuer.reissue_lost(self._ledger, held, self._incarnation, self._step)
+        except BrokerFull as error:
+            self._relieve(error)
 
     def _relieve(self, error: BrokerFull) -> None:
         """A full broker: free what a checkpoint allows; else wait, since others hold the rest."""
-        log.warning("the broker is full", why=str(error), settled=len(self._settled))
-        if self._settled:
-            self._checkpoint()
+        log.warning("the broker is full", why=str(error), settled=self._committer.settled)
+        if self._committer.settled:
+            self._commit()
         else:
             self._stop.wait(0.5)
 
-    def _checkpoint(self) -> None:
-        """Makes the state durable, then closes the tickets whose effect is in it. A full disk: training goes on
-        from what is open, the last good checkpoint stays."""
-        started = time.monotonic()
-        self._last_checkpoint = started
-        state = msgpack.packb(
-            {
-                "run": self._broker.run,
-                "step": self._step,
-                "incarnation": self._incarnation,
-                "sigma_bar": self._broker.sigma_bar(),
-                "ledger": self._ledger.dump(),
-            }
-        )
-        try:
-            checkpoint.save(self._checkpoints, self._step, self._policy.save, state, self._options.keep_checkpoints)
-        except DiskFull as error:
-            log.error("no checkpoint, trying again", why=str(error), in_s=DISK_RETRY_S)
-            self._disk_full_until = time.monotonic() + DISK_RETRY_S
-            return
-        self._checkpointed_step = self._step
-        self._broker.close(self._incarnation, self._settled)
-        self._settled, self._settled_bytes = [], 0
-        self._broker.trim()
-        log.info("checkpoint", step=self._step, seconds=round(time.monotonic() - started, 2))
-
-    def _report(self, metrics: dict[str, Any], seconds: dict[str, float], skipped: int) -> None:
-        line = {
-            "step": self._step,
-            "time": time.time(),
-            **metrics,
-            "skipped_steps": skipped,
-            "seconds": {name: round(value, 4) for name, value in seconds.items()},
-            "tickets": self._ledger.audit(),
-            "drops": dict(self._ledger.drops),
-        }
-        self._metrics_file.write(json.dumps(line) + "\n")
-        self._metrics_file.flush()
-        log.debug("step", **{k: line[k] for k in ("step", "reward_mean", "accuracy", "staleness_max")})
+    def _commit(self) -> None:
+        self._committer.commit(self._step, self._incarnation, self._ledger)
 
     def finish(self) -> None:
-        """Checkpoint and export; the run is over when all steps are done."""
-        if self._settled:
-            self._checkpoint()
+        """Last commit and export; the run is over when all steps are done."""
+        if self._committer.settled:
+            self._commit()
         if self._step >= self._settings.run.steps:
             self._policy.export(self._export)
             self._broker.finish()
@@ -403,19 +241,9 @@ class Learner:
 
     def close(self) -> None:
         self._reward_log.close()
-        self._metrics_file.close()
+        self._metrics_log.close()
 
 
 def _scored(delivery: Delivery) -> Scored:
     assert isinstance(delivery.message, Scored)
     return delivery.message
-
-
-def _sequences(groups: SequenceOf[Scored], gains: SequenceOf[NDArray[np.float64]]) -> list[Sequence]:
-    """One sequence per completion that has tokens."""
-    return [
-        Sequence(group.ticket.prompt_ids, completion.ids, completion.logprobs, float(gain))
-        for group, gain_of in zip(groups, gains, strict=True)
-        for completion, gain in zip(group.rollout.completions, gain_of, strict=True)
-        if len(completion.ids)
-    ]

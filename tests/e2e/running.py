@@ -62,16 +62,10 @@ problems = {eval_problems}
 
 def prepare(folder: Path, eval_problems: int) -> Path:
     """The config file of a run with a random policy, a random reward model and a data file of 20 lines, one bad."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from tests import tiny_models
 
-    from learner import small_model
-
-    policy, reward_model = folder / "policy", folder / "reward-model"
-    shape = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": 128}
-    small_model.create(policy, 0, **shape, max_tokens=192)
-    config = AutoConfig.from_pretrained(policy, num_labels=1)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(reward_model)
-    AutoTokenizer.from_pretrained(policy).save_pretrained(reward_model)
+    tiny_models.policy(folder / "policy", max_tokens=192)
+    tiny_models.reward_model(folder / "reward-model", max_tokens=192)
     rows = [json.dumps({"question": f"{i} + {i} = ?", "answer": str(2 * i)}) for i in range(19)]
     (folder / "data.jsonl").write_text("\n".join([*rows[:7], '{"question": "3 + ', *rows[7:]]) + "\n")
     file = folder / "tiny.toml"

@@ -46,19 +46,16 @@ from common.schema import Policy, Rollout
 from common.settings import Sections
 from common.streams import Broker
 from deploy import prepare
-from learner import small_model
 from learner.render import Renderer
 from scorer.sandbox import Sandbox
 from scorer.worker import Scorer
+from tests import tiny_models
 from tests.make import rollout, ticket
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    shape = {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "intermediate_size": 32}
-    small_model.create(folder, 0, **shape, max_tokens=128)
-    return folder
+    return tiny_models.policy(tmp_path_factory.mktemp("policy"))
 
 
 def settings(folder: Path, model: Path, lines: list[str], **data: Any) -> Sections:

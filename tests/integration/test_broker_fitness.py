@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.connection import BrokerFull
 from common.errors import BrokerUnavailable, BrokerUnfit
 from common.server import LocalServer
-from common.streams import Broker, BrokerFull
+from common.streams import Broker
 from tests.make import rollout, ticket
 
 

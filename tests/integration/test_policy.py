@@ -7,34 +7,21 @@ import numpy as np
 import pytest
 import torch
 from structlog.testing import capture_logs
-from transformers import AutoModelForCausalLM, Gemma2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from common.errors import CheckpointError, ConfigError, ModelError
+from learner import small_model
 from learner.batch import Sequence
 from learner.policy import Policy, PolicyOptions, StepResult
+from tests import tiny_models
 
-VOCABULARY = 61
+VOCABULARY = len(small_model.SPECIAL) + len(small_model.ALPHABET)
 TEMPERATURE = 0.8
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text('{"stand-in": true}')
-    return folder
+    return tiny_models.policy(tmp_path_factory.mktemp("model"))
 
 
 def sequences(count: int = 24, seed: int = 0) -> list[Sequence]:
@@ -215,7 +202,7 @@ def test_an_export_is_the_policy(model_folder: Path, tmp_path: Path, stage: int)
     policy.step(sequences(), TEMPERATURE)
     policy.export(tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert (tmp_path / "out" / "tokenizer.json").read_text() == '{"stand-in": true}'
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (model_folder / "tokenizer.json").read_bytes()
     batch = sequences(4)
     for sequence, logprobs in zip(batch, policy.logprobs(batch, TEMPERATURE), strict=True):
         assert logprobs == pytest.approx(slow_logprobs(model, sequence).detach().numpy(), abs=1e-5)

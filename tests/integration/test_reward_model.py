@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from common.errors import ModelError
+from learner.small_model import CHAT_TEMPLATE, END, PAD, character_tokenizer
 from scorer.reward_model import RewardModel, logits
 from scorer.rm_input import batches, encode, free_pad_id
-from tests.integration import tiny
+from tests import tiny_models
 
 PAIRS = [
     ("1+1=?", "2"),
@@ -28,7 +29,7 @@ def load(folder, **changes) -> RewardModel:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny.reward_model(tmp_path_factory.mktemp("rm"))
+    return tiny_models.reward_model(tmp_path_factory.mktemp("rm"))
 
 
 def test_the_score_is_the_raw_logit_at_the_last_token_of_the_chat(folder):
@@ -37,7 +38,7 @@ def test_the_score_is_the_raw_logit_at_the_last_token_of_the_chat(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = []
     for question, completion in PAIRS:
-        text = f"<system>be right<user>{question}<assistant>{completion}<eos>"
+        text = f"<|system|>be right<|user|>{question}<|assistant|>{completion}{END}"
         ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
         with torch.no_grad():
             expected.append(model.score(model.model(ids).last_hidden_state)[0, -1, 0].item())
@@ -48,11 +49,11 @@ def test_the_score_is_the_raw_logit_at_the_last_token_of_the_chat(folder):
     assert got.std() > 0.1
 
 
-@pytest.mark.parametrize("pad", ["<pad>", "<eos>", "a"])
+@pytest.mark.parametrize("pad", [PAD, END, "a"])
 def test_batches_score_as_single_pairs_do_whatever_the_pad_token(tmp_path, pad):
     # Given a pad token that also ends every text (eos), or stands at the end of some
-    template = tiny.TEMPLATE.removesuffix("<eos>") if pad == "a" else tiny.TEMPLATE
-    model = load(tiny.reward_model(tmp_path, pad=pad, template=template))
+    template = CHAT_TEMPLATE.replace(END, "") if pad == "a" else CHAT_TEMPLATE
+    model = load(tiny_models.reward_model(tmp_path, pad=pad, template=template))
     pairs = [*PAIRS, ("1+1=?", "a"), ("1+1=?", "2aaa")]
     single = [model.score([pair])[0] for pair in pairs]
     assert model.score(pairs) == pytest.approx(single, abs=1e-5)
@@ -101,14 +102,14 @@ def test_a_folder_that_is_no_reward_model_is_refused(tmp_path):
         load(tmp_path / "absent")
     # a causal model would get a random head
     with pytest.raises(ModelError, match="2 labels"):
-        load(tiny.causal_model(tmp_path / "causal"))
+        load(tiny_models.policy(tmp_path / "causal"))
     causal = tmp_path / "causal" / "config.json"
     causal.write_text(json.dumps(json.loads(causal.read_text()) | {"id2label": {"0": "LABEL_0"}}))
     with pytest.raises(ModelError, match=r"score\.weight"):
         load(tmp_path / "causal")
     with pytest.raises(ModelError, match="3 labels"):
-        load(tiny.reward_model(tmp_path / "three", num_labels=3))
-    torn = tiny.reward_model(tmp_path / "torn")
+        load(tiny_models.reward_model(tmp_path / "three", num_labels=3))
+    torn = tiny_models.reward_model(tmp_path / "torn")
     (torn / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(torn)
@@ -116,9 +117,9 @@ def test_a_folder_that_is_no_reward_model_is_refused(tmp_path):
 
 def test_a_tokenizer_without_a_usable_template_is_refused(tmp_path):
     with pytest.raises(ModelError, match="no chat template"):
-        load(tiny.reward_model(tmp_path / "none", template=None))
-    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + tiny.TEMPLATE
-    folder = tiny.reward_model(tmp_path / "strict", template=strict)
+        load(tiny_models.reward_model(tmp_path / "none", template=None))
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT_TEMPLATE
+    folder = tiny_models.reward_model(tmp_path / "strict", template=strict)
     load(folder)
     with pytest.raises(ModelError, match="no system role"):
         load(folder, system_prompt="be right")
@@ -139,6 +140,6 @@ def test_a_free_pad_id_ends_no_sequence():
 
 
 def test_chats_are_rendered_without_a_generation_prompt_or_added_tokens():
-    tokenizer = tiny.tokenizer()
+    tokenizer = character_tokenizer()
     (ids,) = encode(tokenizer, [("1+1=?", "2")], "")
-    assert tokenizer.convert_ids_to_tokens(ids) == ["<user>", *"1+1=?", "<assistant>", "2", "<eos>"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<|user|>", *"1+1=?", "<|assistant|>", "2", END]

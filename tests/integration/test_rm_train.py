@@ -13,7 +13,7 @@ from common.errors import DataError, ModelError
 from scorer.auroc import auroc, auroc_within
 from scorer.reward_model import RewardModel
 from scorer.rm_train import LabelledGroup, Progress, RMOptions, train
-from tests.integration import tiny
+from tests import tiny_models
 
 
 def examples(count=60):
@@ -31,7 +31,7 @@ OPTIONS = RMOptions(epochs=4, lr=3e-3, batch_tokens=512, holdout_fraction=0.2)
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    return tiny.causal_model(tmp_path_factory.mktemp("backbone"))
+    return tiny_models.policy(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.mark.parametrize("loss", ["logistic", "bradley_terry"])

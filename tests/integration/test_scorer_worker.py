@@ -19,6 +19,7 @@ from scorer.hero import difficulty_weight, stratified_rewards
 from scorer.rewards import settle
 from scorer.sandbox import Sandbox
 from scorer.worker import Scorer
+from tests import tiny_models
 from tests.make import rollout, ticket
 
 TEXTS = ("so \\boxed{2}", "\\boxed{3}", "I give up", "\\boxed{?!}")
@@ -27,17 +28,7 @@ STATUSES = ["correct", "wrong", "no_answer", "unparsable"]
 
 @pytest.fixture(scope="module")
 def reward_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-    from learner import small_model
-
-    folder = tmp_path_factory.mktemp("models")
-    shape = {"hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "intermediate_size": 32}
-    small_model.create(folder / "policy", 0, **shape, max_tokens=256)
-    config = AutoConfig.from_pretrained(folder / "policy", num_labels=1)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / "rm")
-    AutoTokenizer.from_pretrained(folder / "policy").save_pretrained(folder / "rm")
-    return folder / "rm"
+    return tiny_models.reward_model(tmp_path_factory.mktemp("rm"))
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
+from common.connection import BrokerFull
 from common.errors import Fenced
 from common.schema import Policy
 from common.server import LocalServer
-from common.streams import Broker, BrokerFull
+from common.streams import Broker
 from tests.make import rollout, scored, ticket
 
 

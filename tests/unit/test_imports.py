@@ -6,10 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
-pytest.importorskip("importlinter", reason="import-linter comes with the extra dev")
-
 HEAVY = {"torch", "vllm", "transformers", "deepspeed"}
 NETWORK = {"redis"}
 LIGHT = [
@@ -18,7 +14,8 @@ LIGHT = [
     "common.weights", "actors.engine", "deploy.children", "deploy.cli", "deploy.run_folder", "deploy.show",
 ]  # fmt: skip
 PURE = [
-    "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.metrics",
+    "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",
+    "learner.metrics", "common.columns",
     "common.schema", "common.settings", "common.weights",
 ]  # fmt: skip
 

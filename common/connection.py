@@ -1,0 +1,152 @@
+"""The connection to the broker of a run: its keys, the check of the server, waiting while that is away or full.
+
+Beside `common.server`, only this module and what builds on its class speak Redis.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+import redis
+import structlog
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
+
+OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
+SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
+
+R = TypeVar("R")
+log = structlog.get_logger("connection")
+
+
+class BrokerFull(BrokerUnavailable):
+    """maxmemory is reached: back-pressure, not a failure."""
+
+
+class Connection(ABC):
+    """One process's connection to a run. Waits out an absent or full server (and says so) until `stop` is set."""
+
+    def __init__(self, url: str, run: str, role: str, *, stop: threading.Event | None = None) -> None:
+        self.url = url
+        self.run = run
+        self.consumer = f"{role}-{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.stop = stop or threading.Event()
+        try:
+            # Scripts are idempotent, so a retried command changes nothing; a retried read only leaves a lease behind.
+            self._redis: Any = redis.Redis.from_url(
+                url, socket_timeout=30, socket_connect_timeout=5, retry=Retry(ExponentialBackoff(cap=0.5), 2)
+            )
+        except ValueError as error:
+            raise BrokerUnavailable(f"broker.url = {url!r}: {error}; e.g. redis://host:6379/0") from error
+        self._scripts = {
+            file.name.removesuffix(".lua"): self._redis.register_script(file.read_text())
+            for file in (resources.files("common") / "lua").iterdir()
+            if file.name.endswith(".lua")
+        }
+
+    def key(self, name: str) -> str:
+        """The hash tag {run} keeps a run's keys on one node of a cluster, so that scripts may touch several."""
+        return f"{{{self.run}}}:{name}"
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Creates what commands need to find: at `check`, and again on a server that lost its data."""
+
+    def check(self) -> str:
+        """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy."""
+        try:
+            info = self._redis.info()
+        except redis.AuthenticationError as error:
+            raise BrokerUnavailable(
+                f"the broker at {self.url} refuses the login: {error}; set user and password in the URL"
+            ) from error
+        except redis.RedisError as error:
+            raise BrokerUnavailable(
+                f"no broker answers at {self.url}: {error}; start it, or set broker.url or REDIS_URL"
+            ) from error
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+            raise BrokerUnfit(
+                f"the broker at {self.url} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
+            )
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise BrokerUnfit(
+                f"the broker at {self.url} evicts keys when full (maxmemory-policy {policy}), which would lose "
+                "tickets; run CONFIG SET maxmemory-policy noeviction"
+            )
+        if info.get("role") != "master":
+            raise BrokerUnfit(f"the broker at {self.url} is a {info.get('role')}; connect to the primary")
+        self._prepare()
+        return version
+
+    def _wait_for(self, what: str, call: Callable[[], R], *, patient: bool = True) -> R:
+        """Result of `call`; waits while the server is away or full, as long as nobody asked us to stop."""
+        since = time.monotonic()
+        said = False
+        pause = 0.05
+        while True:
+            try:
+                result = call()
+            except redis.OutOfMemoryError as error:
+                failure: BrokerUnavailable = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
+                remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
+            except redis.ResponseError as error:
+                if "OOM" in str(error):
+                    failure = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
+                    remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
+                elif "NOGROUP" in str(error):
+                    self._prepare()  # the broker lost its data; the learner will issue again what is missing
+                    continue
+                elif "FENCED" in str(error):
+                    raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
+                else:
+                    raise
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                failure = BrokerUnavailable(f"no broker answers at {self.url}: {error}")
+                remedy = "goes on when it answers again"
+            else:
+                if said:
+                    log.info("wait over", waited_for=what, seconds=round(time.monotonic() - since, 1))
+                return result
+            if not patient or self.stop.is_set():
+                raise failure
+            if not said and time.monotonic() - since > SAY_AFTER_S:
+                said = True
+                log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
+            self.stop.wait(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _do(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        """One command of the client; its first argument, usually a key, says in the log what is waited for."""
+        what = f"{command} {args[0]}"
+        return self._wait_for(what, lambda: getattr(self._redis, command)(*args, **kwargs))
+
+    def _script(self, name: str, keys: Sequence[str], args: Sequence[Any], *, patient: bool = True) -> Any:
+        return self._wait_for(
+            name, lambda: self._scripts[name](keys=[self.key(k) for k in keys], args=list(args)), patient=patient
+        )
+
+    def _scripts_together(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """A script once for each (keys, args), in one round trip; a failure repeats all, which changes nothing."""
+        if len(calls) < 2:
+            return [self._script(name, *call) for call in calls]
+
+        def call() -> list[Any]:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for keys, args in calls:
+                    self._scripts[name](keys=[self.key(k) for k in keys], args=list(args), client=pipe)
+                replies: list[Any] = pipe.execute()
+                return replies
+
+        return self._wait_for(name, call)

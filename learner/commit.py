@@ -1,0 +1,109 @@
+"""Commits: the learner's state made durable in a checkpoint, then the tickets closed whose effect it holds.
+
+Until then a ticket that was trained on, dropped or given up stays open in the broker, so that a crash loses nothing.
+A commit is due by steps, by seconds or by the bytes that wait in the broker, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import msgpack
+import structlog
+
+from common.errors import CheckpointError, DiskFull
+from common.settings import Sections
+from common.streams import Broker
+from learner import checkpoint
+from learner.ledger import Ledger
+from learner.policy import Policy
+
+DISK_RETRY_S = 5.0
+
+log = structlog.get_logger("learner")
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What the last commit holds besides the policy and sigma_bar, which `restore` puts in their place."""
+
+    step: int
+    incarnation: int
+    ledger: Ledger
+
+
+class Committer:
+    """`settle` what is decided, `commit` when it is `due`, `restore` after a restart."""
+
+    def __init__(self, settings: Sections, broker: Broker, policy: Policy) -> None:
+        self._broker = broker
+        self._policy = policy
+        self._folder = settings.run.folder / "checkpoints"
+        self._options = settings.learner
+        self._settled: list[tuple[int, int, str]] = []
+        self._settled_bytes = 0
+        self._step = 0
+        self._last_try = time.monotonic()
+        self._disk_full_until = 0.0
+
+    @property
+    def settled(self) -> int:
+        """Number of settled results that wait for the next commit."""
+        return len(self._settled)
+
+    def settle(self, id: int, attempt: int, entry: str = "", size_bytes: int = 0) -> None:
+        """Takes a result to close with the next commit. Id -1 closes no ticket, entry "" acknowledges no message."""
+        self._settled.append((id, attempt, entry))
+        self._settled_bytes += size_bytes
+
+    def due(self, step: int) -> bool:
+        """Whether it is time for a commit at `step`; never shortly after the disk was full."""
+        o = self._options
+        now = time.monotonic()
+        by_steps = step - self._step >= o.checkpoint_every_steps
+        by_seconds = bool(self._settled) and now - self._last_try > o.checkpoint_every_seconds
+        by_bytes = self._settled_bytes > o.checkpoint_every_mb * 2**20
+        return (by_steps or by_seconds or by_bytes) and now > self._disk_full_until
+
+    def commit(self, step: int, incarnation: int, ledger: Ledger) -> None:
+        """Makes the state durable, then closes what is settled.
+
+        On a full disk the last good checkpoint and the open tickets stay, and training goes on.
+        """
+        self._last_try = started = time.monotonic()
+        state = msgpack.packb(
+            {
+                "run": self._broker.run,
+                "step": step,
+                "incarnation": incarnation,
+                "sigma_bar": self._broker.sigma_bar(),
+                "ledger": ledger.dump(),
+            }
+        )
+        try:
+            checkpoint.save(self._folder, step, self._policy.save, state, self._options.keep_checkpoints)
+        except DiskFull as error:
+            log.error("no checkpoint, trying again", why=str(error), in_s=DISK_RETRY_S)
+            self._disk_full_until = time.monotonic() + DISK_RETRY_S
+            return
+        self._step = step
+        self._broker.close(incarnation, self._settled)
+        self._settled, self._settled_bytes = [], 0
+        self._broker.trim()
+        log.info("checkpoint", step=step, seconds=round(time.monotonic() - started, 2))
+
+    def restore(self) -> Committed | None:
+        """Loads the newest whole checkpoint into policy and broker; None without one. CheckpointError if foreign."""
+        found = checkpoint.latest(self._folder)
+        if found is None:
+            return None
+        self._policy.load(found.policy)
+        state = msgpack.unpackb(found.state)
+        if state["run"] != self._broker.run:
+            raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
+        ledger = Ledger.restored(state["ledger"])
+        self._step = state["step"]
+        self._broker.restore_sigma(state["sigma_bar"])
+        log.info("resumed", checkpoint=str(found.folder), step=self._step, **ledger.counts())
+        return Committed(self._step, state["incarnation"], ledger)

@@ -1,0 +1,38 @@
+"""Scored groups on their way into a batch: which may not be trained on, and what the others become. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.schema import Scored
+from learner.batch import Sequence
+
+
+def drop_reason(group: Scored, step: int, max_staleness: int) -> str | None:
+    """Why a group may not be trained on at `step`; None if it may.
+
+    A step ahead of the learner's is of a branch that was left, and bounded like one behind it.
+    """
+    if abs(step - group.oldest_step) > max_staleness:
+        return "stale" if group.oldest_step <= step else "abandoned_branch"
+    if not any(len(completion.ids) for completion in group.rollout.completions):
+        return "empty"
+    return None
+
+
+def sequences(groups: SequenceOf[Scored], advantages: SequenceOf[NDArray[np.float64]]) -> list[Sequence]:
+    """One sequence per completion that has tokens; `advantages` float64 [N] for each group."""
+    return [
+        Sequence(group.ticket.prompt_ids, completion.ids, completion.logprobs, float(advantage))
+        for group, advantages_of in zip(groups, advantages, strict=True)
+        for completion, advantage in zip(group.rollout.completions, advantages_of, strict=True)
+        if len(completion.ids)
+    ]
+
+
+def payload_bytes(group: Scored) -> int:
+    """About what a group takes in the broker: token ids, as many log-probabilities, text."""
+    return sum(completion.ids.nbytes * 2 + len(completion.text) for completion in group.rollout.completions)

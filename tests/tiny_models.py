@@ -1,0 +1,39 @@
+"""A policy and a reward model of some 80,000 parameters: the product's own small model, narrower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from learner import small_model
+
+
+def policy(folder: Path, *, max_tokens: int = 128) -> Path:
+    """A random causal model with its character tokenizer."""
+    shape = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": 128}
+    small_model.create(folder, 0, **shape, max_tokens=max_tokens)
+    return folder
+
+
+def reward_model(
+    folder: Path,
+    *,
+    max_tokens: int = 128,
+    pad: str = small_model.PAD,
+    template: str | None = small_model.CHAT_TEMPLATE,
+    num_labels: int = 1,
+) -> Path:
+    """A random classifier of the same shape; `pad` is the pad token, `template` the chat template."""
+    policy(folder, max_tokens=max_tokens)
+    tokenizer = small_model.character_tokenizer(max_tokens=max_tokens)
+    tokenizer.pad_token, tokenizer.chat_template = pad, template
+    config = AutoConfig.from_pretrained(folder, num_labels=num_labels, pad_token_id=tokenizer.pad_token_id)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    model.score.weight.data.normal_(std=0.2)  # scores of about 1, not of 0.02
+    model.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink()  # save_pretrained writes one, but removes none
+    tokenizer.save_pretrained(folder)
+    return folder

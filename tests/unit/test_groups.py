@@ -1,0 +1,40 @@
+"""What may be trained on, and what becomes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from learner.groups import drop_reason, payload_bytes, sequences
+from tests.make import rollout, scored, ticket
+
+
+@pytest.mark.parametrize(
+    ("made_at", "reason"),
+    [(2, "stale"), (3, None), (5, None), (7, None), (8, "abandoned_branch")],
+)
+def test_a_group_is_trained_within_the_staleness_bound(made_at: int, reason: str | None) -> None:
+    group = scored(rollout(ticket(), step=made_at))
+    assert drop_reason(group, step=5, max_staleness=2) == reason
+
+
+def test_a_group_without_a_single_token_is_empty() -> None:
+    assert drop_reason(scored(rollout(ticket(), tokens=0)), step=0, max_staleness=1) == "empty"
+
+
+def test_one_sequence_per_completion_that_has_tokens() -> None:
+    made = rollout(ticket(completions=3), tokens=4)
+    silent = rollout(ticket(), tokens=0).completions[0]
+    made = dataclasses.replace(made, completions=[made.completions[0], silent, made.completions[2]])
+
+    found = sequences([scored(made), scored(rollout(ticket(), tokens=2))], [np.array([1.0, 2.0, 3.0]), np.ones(2)])
+
+    assert [(len(s.completion_ids), s.advantage) for s in found] == [(4, 1.0), (4, 3.0), (2, 1.0), (2, 1.0)]
+    assert all(len(s.prompt_ids) == 5 for s in found)
+
+
+def test_the_payload_is_ids_logprobs_and_text() -> None:
+    group = scored(rollout(ticket(completions=2), tokens=4))
+    assert payload_bytes(group) == 2 * (4 * 4 + 4 * 4 + len("\\boxed{2}"))
