@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -81,12 +82,10 @@ def generate(
 def _stream(family: str, config: Mapping[str, Any], seed: int) -> Iterator[Problem]:
     if family not in FAMILIES:
         raise ConfigError(f"unknown task family {family!r}; known are " + ", ".join(FAMILIES))
-    import reasoning_gym
-
     own_seed = int.from_bytes(hashlib.sha256(f"{family}/{seed}".encode()).digest()[:6], "big")
     settings = {**config, "seed": own_seed, "size": _ITEMS_PER_DATASET}
     try:
-        dataset = reasoning_gym.create_dataset(family, **settings)
+        dataset = reasoning_gym().create_dataset(family, **settings)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"{family}: reasoning-gym refuses {dict(config)}: {error}; correct the family's configuration"
@@ -96,6 +95,15 @@ def _stream(family: str, config: Mapping[str, Any], seed: int) -> Iterator[Probl
         meta = {"task": family, "entry": json.dumps(item["metadata"], separators=(",", ":"))}
         solution = worked_solution(family, item["metadata"], item["answer"])
         yield Problem(item["question"], item["answer"], solution, meta)
+
+
+@functools.cache
+def reasoning_gym() -> Any:
+    """The package, imported when it is needed: that takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of what it imports, when that is compiled
+        import reasoning_gym as package
+    return package
 
 
 def worked_solution(family: str, metadata: Mapping[str, Any], answer: str) -> str:
@@ -218,7 +226,5 @@ def judge(meta: Mapping[str, str], gold: str, answer_text: str) -> float:
 
 @functools.cache
 def _score_answer(family: str) -> Callable[[str, dict[str, Any]], float]:
-    import reasoning_gym
-
-    scorer: Callable[[str, dict[str, Any]], float] = reasoning_gym.get_score_answer_fn(family)
+    scorer: Callable[[str, dict[str, Any]], float] = reasoning_gym().get_score_answer_fn(family)
     return scorer

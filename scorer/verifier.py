@@ -61,7 +61,9 @@ def warm_up(kind: Kind) -> None:
     logging.disable(logging.CRITICAL)  # math-verify warns that its time limits are off
     judge_math("1", Answer("1", "exact"))
     if kind == "task":
-        import reasoning_gym  # noqa: F401
+        from common.tasks import reasoning_gym
+
+        reasoning_gym()
 
 
 def judge(kind: Kind, gold: str, answer: Answer, meta: Mapping[str, str]) -> Verdict:
