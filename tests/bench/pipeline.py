@@ -25,7 +25,7 @@ from tests.bench.stages import STAGES, Group
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "deploy" / "configs" / "quickstart.toml"
-COLD_START_S, REWARD_MODEL_S, REWARD_MODEL_PROMPTS = 40, 15, 200
+COLD_START_S, REWARD_MODEL_S, REWARD_MODEL_PROMPTS = 90, 15, 200
 STEPS = 50
 STEADY = slice(12, -3)  # without the start, and the end where no new tickets are issued
 STAGE_STEPS = 12
