@@ -44,7 +44,7 @@ class Bench:
 BENCHES = {
     "verify": Bench("verify", 1, True, "verification per core / bare math-verify loop in a child; >= 0.8"),
     "learner_step": Bench(
-        "learner_step", 4, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"
+        "learner_step", 8, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"
     ),
     "actor": Bench("actor", 2, True, "sampled tokens/s through the actor / same engine bare; >= 0.9"),
     "pipeline": Bench(
