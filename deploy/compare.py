@@ -3,7 +3,8 @@
 FOLDER is one that deploy/quickstart.sh has filled: policy, reward-model and hero. From the same cold start, two more
 arms are run and evaluated on the same problems: the verifier's 0/1 as the only reward, and more cold start for the
 seconds that the reward model and HERO took, its learning rate falling to zero. Ends with a table and compare.json;
-what is there already is not run again.
+what is there already is not run again. Give the flags that the run had, --run.seed above all: the arms must
+see the same problems.
 """
 
 from __future__ import annotations
