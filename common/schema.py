@@ -10,24 +10,21 @@ bytes with dtype and shape (25 to 50 times cheaper than a list of ints). Whateve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import SchemaError
-
-T = TypeVar("T")
+from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields
 
 WIRE_VERSION = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
-MAX_TEXT_CHARS = 4 * 2**20
 MAX_COMPLETIONS = 1024
-MAX_TOKENS = 2**20
-MAX_META_ITEMS = 32
+MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8
 MAX_EXTRACTED_CHARS = 4096
 MAX_FOLDER_CHARS = 4096
 
@@ -75,7 +72,6 @@ class Completion:
                finish="stop", seconds=0.21)
     """
 
-    KIND: ClassVar[str] = "completion"
     text: str
     ids: Int32
     """int32 [T], with the end-of-sequence token when it was sampled."""
@@ -210,7 +206,10 @@ def unpack(data: bytes) -> Message:
     reader = _READERS.get(outer["k"]) if isinstance(outer["k"], str) else None
     if reader is None:
         raise SchemaError(f"unknown kind of message: {outer['k']!r:.80}")
-    return reader(_Map(outer["b"], str(outer["k"])))
+    return reader(Fields(outer["b"], str(outer["k"])))
+
+
+_THREE_COUNTS = [int, int, int]
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -218,105 +217,15 @@ def _plain(value: Any) -> dict[str, Any]:
     if isinstance(value, np.ndarray):
         little = value if value.dtype.str[0] == "<" else value.astype(value.dtype.newbyteorder("<"))
         return {"d": little.dtype.str, "s": little.shape, "t": little.tobytes()}
+    if isinstance(value, Rollout):
+        return {**vars(value), "completions": _columns(value.completions)}
     if hasattr(value, "KIND"):
         fields: dict[str, Any] = vars(value)
         return fields
     raise TypeError(f"a {type(value).__name__} has no place on the wire")
 
 
-_THREE_COUNTS = [int, int, int]
-_DTYPES = {name: np.dtype(name) for name in ("<i4", "<f4", "<f8")}  # made once: numpy parses a name each time
-
-
-class _Map:
-    """A received map, read field by field with checks."""
-
-    __slots__ = ("_outer", "_place", "_value")
-
-    def __init__(self, value: object, place: str, outer: _Map | None = None) -> None:
-        self._place, self._outer = place, outer
-        if type(value) is not dict:
-            raise SchemaError(f"{self.where} is not a map")
-        self._value: Mapping[str, Any] = value
-
-    @property
-    def where(self) -> str:
-        """E.g. `scored.rollout.completions[3]`: put together only for an error, as it costs more than a check."""
-        return self._place if self._outer is None else f"{self._outer.where}.{self._place}"
-
-    def _get(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        value = self._value.get(key)
-        if not isinstance(value, kind) or value is True or value is False:
-            raise SchemaError(f"{self.where}.{key} is {type(value).__name__}, not what the wire says")
-        return value
-
-    def text(self, key: str, limit: int = MAX_TEXT_CHARS, among: tuple[str, ...] | None = None) -> str:
-        value: str = self._get(key, str)
-        if len(value) > limit:
-            raise SchemaError(f"{self.where}.{key} has {len(value):,} characters, the limit is {limit:,}")
-        if among is not None and value not in among:
-            raise SchemaError(f"{self.where}.{key} is {value!r:.80}, not one of {', '.join(among)}")
-        return value
-
-    def count(self, key: str, low: int = 0, high: int = 2**53) -> int:
-        value: int = self._get(key, int)
-        if not low <= value <= high:
-            raise SchemaError(f"{self.where}.{key} = {value} is outside {low} to {high}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = float(self._get(key, (int, float)))
-        if not math.isfinite(value):
-            raise SchemaError(f"{self.where}.{key} = {value} is not finite")
-        return value
-
-    def optional(self, key: str, read: Callable[[str], T]) -> T | None:
-        return None if self._value.get(key) is None else read(key)
-
-    def items(self, key: str, limit: int) -> list[Any]:
-        value: list[Any] = self._get(key, list)
-        if len(value) > limit:
-            raise SchemaError(f"{self.where}.{key} has {len(value):,} items, the limit is {limit:,}")
-        return value
-
-    def maps(self, key: str, limit: int) -> list[_Map]:
-        return [_Map(item, f"{key}[{i}]", self) for i, item in enumerate(self.items(key, limit))]
-
-    def inner(self, key: str) -> _Map:
-        return _Map(self._value.get(key), key, self)
-
-    def array(self, key: str, dtype: str, limit: int = MAX_TOKENS) -> NDArray[Any]:
-        return _vector(self._value.get(key), dtype, limit, self, key)
-
-    def arrays(self, key: str, dtype: str, limit: int) -> list[NDArray[Any]]:
-        return [_vector(item, dtype, MAX_TOKENS, self, f"{key}[{i}]") for i, item in enumerate(self.items(key, limit))]
-
-    def strings(self, key: str) -> dict[str, str]:
-        inner = self._get(key, dict)
-        if len(inner) > MAX_META_ITEMS:
-            raise SchemaError(f"{self.where}.{key} has {len(inner)} items, the limit is {MAX_META_ITEMS}")
-        if not all(isinstance(k, str) and isinstance(v, str) and len(v) <= MAX_TEXT_CHARS for k, v in inner.items()):
-            raise SchemaError(f"{self.where}.{key} is not a map of strings")
-        return dict(inner)
-
-
-def _vector(tensor: object, dtype: str, limit: int, outer: _Map, place: str) -> NDArray[Any]:
-    if type(tensor) is not dict:
-        raise SchemaError(f"{outer.where}.{place} is not a map")
-    found, shape, raw = tensor.get("d"), tensor.get("s"), tensor.get("t")
-    if found != dtype:
-        raise SchemaError(f"{outer.where}.{place} has dtype {found!s:.20}, expected {dtype}")
-    if type(raw) is not bytes or type(shape) is not list or len(shape) != 1 or shape[0] is True:
-        raise SchemaError(f"{outer.where}.{place} does not fit one vector of {dtype}")
-    length, rest = divmod(len(raw), _DTYPES[dtype].itemsize)
-    if shape[0] != length or rest or length > limit:
-        raise SchemaError(
-            f"{outer.where}.{place} of shape {shape!r:.60} and {len(raw)} bytes does not fit one vector of {dtype}"
-        )
-    return np.frombuffer(raw, _DTYPES[dtype])
-
-
-def _ticket(m: _Map) -> Ticket:
+def _ticket(m: Fields) -> Ticket:
     ticket = Ticket(
         run=m.text("run", 128),
         id=m.count("id"),
@@ -336,43 +245,63 @@ def _ticket(m: _Map) -> Ticket:
     return ticket
 
 
-def _completion(m: _Map) -> Completion:
-    versions: list[tuple[int, int, int]] = []
-    for item in m.items("versions", MAX_TOKENS):
-        if not (type(item) is list and [type(n) for n in item] == _THREE_COUNTS and min(item) >= 0 and item[0]):
-            raise SchemaError(f"{m.where}.versions holds {item!r:.60}, not (tokens, incarnation, step)")
-        versions.append((item[0], item[1], item[2]))
-    completion = Completion(
-        text=m.text("text"),
-        ids=m.array("ids", "<i4"),
-        logprobs=m.array("logprobs", "<f4"),
-        versions=versions,
-        finish=m.text("finish", 16, FINISH_REASONS),
-        seconds=m.number("seconds"),
-    )
-    tokens = len(completion.ids)
-    if len(completion.logprobs) != tokens or sum([n for n, _, _ in versions]) != tokens:
-        raise SchemaError(
-            f"{m.where}: {tokens} ids, {len(completion.logprobs)} log-probabilities, versions {versions!r:.80}"
-        )
-    return completion
-
-
-def _rollout(m: _Map) -> Rollout:
+def _rollout(m: Fields) -> Rollout:
     ticket = _ticket(m.inner("ticket"))
-    completions = [_completion(item) for item in m.maps("completions", MAX_COMPLETIONS)]
-    if len(completions) != ticket.completions:
-        raise SchemaError(
-            f"ticket {ticket.id} ordered {ticket.completions} completions, the rollout has {len(completions)}"
-        )
-    # All at once: one by one, these two take a third of the time that a whole rollout does.
-    logprobs, ids = (np.concatenate([getattr(c, name) for c in completions]) for name in ("logprobs", "ids"))
-    if not np.isfinite(logprobs).all() or (ids < 0).any():
-        raise SchemaError(f"{m.where} has a negative id or a log-probability that is not finite")
+    completions = _completions(m.inner("completions"), ticket.completions)
     return Rollout(ticket, completions, actor=m.text("actor", 256), seconds=m.number("seconds"))
 
 
-def _scored(m: _Map) -> Scored:
+def _columns(completions: Sequence[Completion]) -> dict[str, Any]:
+    """The completions of a group as one map of columns: few tensors where rows had two each, so half of the time."""
+    for c in completions:
+        if not len(c.ids) == len(c.logprobs) == sum([tokens for tokens, _, _ in c.versions]):
+            raise SchemaError(f"{len(c.ids)} ids, {len(c.logprobs)} log-probabilities, versions {c.versions!r:.80}")
+    return {
+        "texts": [c.text for c in completions],
+        "ids": np.concatenate([c.ids for c in completions]),
+        "logprobs": np.concatenate([c.logprobs for c in completions]),
+        "versions": [c.versions for c in completions],
+        "finish": [c.finish for c in completions],
+        "seconds": [c.seconds for c in completions],
+    }
+
+
+def _completions(m: Fields, ordered: int) -> list[Completion]:
+    """Rows out of the columns; a completion is as long as the runs of its versions say."""
+    texts, versions = m.items("texts", MAX_COMPLETIONS), m.items("versions", MAX_COMPLETIONS)
+    finish, seconds = m.items("finish", MAX_COMPLETIONS), m.items("seconds", MAX_COMPLETIONS)
+    ids, logprobs = m.array("ids", "<i4", MAX_GROUP_TOKENS), m.array("logprobs", "<f4", MAX_GROUP_TOKENS)
+    if not ordered == len(texts) == len(versions) == len(finish) == len(seconds):
+        raise SchemaError(f"{m.where}: {ordered} ordered, {len(texts)} texts, {len(versions)} lists of versions")
+    if not all([type(text) is str and len(text) <= MAX_TEXT_CHARS for text in texts]):
+        raise SchemaError(f"{m.where}.texts holds something that is no text of {MAX_TEXT_CHARS:,} characters")
+    if not all([reason in FINISH_REASONS for reason in finish]):
+        raise SchemaError(f"{m.where}.finish = {finish!r:.80} holds one not of {', '.join(FINISH_REASONS)}")
+    if not all([type(second) in (int, float) and math.isfinite(second) for second in seconds]):
+        raise SchemaError(f"{m.where}.seconds holds something that is not a finite number")
+    if not np.isfinite(logprobs).all() or (ids < 0).any():
+        raise SchemaError(f"{m.where} has a negative id or a log-probability that is not finite")
+    rows, start = [], 0
+    for text, runs, reason, second in zip(texts, versions, finish, seconds, strict=True):
+        history = _versions(runs, m)
+        end = start + sum([tokens for tokens, _, _ in history])
+        rows.append(Completion(text, ids[start:end], logprobs[start:end], history, reason, second))
+        start = end
+    if not start == len(ids) == len(logprobs):
+        raise SchemaError(f"{m.where}: {len(ids)} ids, {len(logprobs)} log-probabilities, versions of {start} tokens")
+    return rows
+
+
+def _versions(runs: Any, m: Fields) -> list[tuple[int, int, int]]:
+    if type(runs) is not list:
+        raise SchemaError(f"{m.where}.versions holds {runs!r:.60}, not a list for each completion")
+    for run in runs:
+        if not (type(run) is list and [type(n) for n in run] == _THREE_COUNTS and min(run) >= 0 and run[0]):
+            raise SchemaError(f"{m.where}.versions holds {run!r:.60}, not (tokens, incarnation, step)")
+    return [(tokens, incarnation, step) for tokens, incarnation, step in runs]
+
+
+def _scored(m: Fields) -> Scored:
     rollout = _rollout(m.inner("rollout"))
     statuses = m.items("statuses", MAX_COMPLETIONS)
     extracted = m.items("extracted", MAX_COMPLETIONS)
@@ -404,7 +333,7 @@ def _scored(m: _Map) -> Scored:
     return scored
 
 
-def _policy(m: _Map) -> Policy:
+def _policy(m: Fields) -> Policy:
     policy = Policy(
         incarnation=m.count("incarnation"),
         step=m.count("step"),
@@ -419,7 +348,7 @@ def _policy(m: _Map) -> Policy:
     return policy
 
 
-def _dead(m: _Map) -> DeadLetter:
+def _dead(m: Fields) -> DeadLetter:
     return DeadLetter(
         stage=m.text("stage", 32),
         id=m.optional("id", m.count),
@@ -427,11 +356,11 @@ def _dead(m: _Map) -> DeadLetter:
         reason=m.text("reason"),
         traceback=m.text("traceback"),
         origin=m.text("origin", 256),
-        body=m._get("body", bytes),
+        body=m.raw("body"),
     )
 
 
-_READERS: dict[str, Callable[[_Map], Message]] = {
+_READERS: dict[str, Callable[[Fields], Message]] = {
     "ticket": _ticket,
     "rollout": _rollout,
     "scored": _scored,

@@ -120,6 +120,9 @@ class ActorSettings(Section):
     tensor_parallel: Positive = 1
     threads: Positive = 1
     """OpenMP threads of one actor."""
+    own_cores: bool = False
+    """`hero up` gives each actor a core for every thread and the rest to all others: a sixth faster where
+    actors compute on the CPU. Not for two runs on one machine, which would take the same cores."""
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.02
     """Largest allowed |engine - learner| log-probability of the fixed check sequences after an update;
     beyond it the actor stops with an error. float32 reaches 1e-4; bfloat16 needs about 0.15."""

@@ -16,6 +16,7 @@ import structlog
 
 from common.errors import ChildFailed
 from common.lifecycle import die_with_parent
+from deploy.cores import current, keep_to
 
 MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
 RESTART_WINDOW_S = 300.0
@@ -30,6 +31,7 @@ class Child:
     name: str
     command: list[str]
     threads: int
+    cores: set[int] | None
     log_file: Path
     process: subprocess.Popen[bytes]
     restarts: list[float] = field(default_factory=list)
@@ -43,12 +45,12 @@ class Children:
         logs.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, Child] = {}
 
-    def start(self, name: str, arguments: list[str], threads: int) -> None:
-        """Starts `hero ARGUMENTS` under a name."""
+    def start(self, name: str, arguments: list[str], threads: int, cores: set[int] | None = None) -> None:
+        """Starts `hero ARGUMENTS` under a name, on these cores or on ours."""
         command = [sys.executable, "-m", "deploy.cli", *arguments]
         (self._logs / f"{name}.cmd").write_text(shlex.join(command) + "\n")
         file = self._logs / f"{name}.log"
-        self._children[name] = Child(name, command, threads, file, _spawn(command, threads, file))
+        self._children[name] = Child(name, command, threads, cores, file, _spawn(command, threads, cores, file))
 
     def learner_lives(self) -> bool:
         return self._children["learner"].process.poll() is None
@@ -71,7 +73,7 @@ class Children:
                 )
             child.restarts.append(now)
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))
-            child.process = _spawn(child.command, child.threads, child.log_file)
+            child.process = _spawn(child.command, child.threads, child.cores, child.log_file)
 
     def exit_code(self, name: str) -> int | None:
         return self._children[name].process.poll()
@@ -100,10 +102,10 @@ class Children:
                 child.process.wait()
 
 
-def _spawn(command: list[str], threads: int, log_file: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], threads: int, cores: set[int] | None, log_file: Path) -> subprocess.Popen[bytes]:
     # Two OpenMP pools that spin while they wait slow a step from 0.1 s to 10 s on two cores.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    with log_file.open("ab") as out:
+    with log_file.open("ab") as out, keep_to(cores or current()):
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

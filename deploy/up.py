@@ -27,6 +27,7 @@ from common.streams import Broker
 from common.weights import default_folder
 from deploy import prepare
 from deploy.children import Children
+from deploy.cores import Cores, current, divide, keep_to
 from deploy.run_folder import open_run, write_atomically
 from deploy.show import closing_table, console, draw_curves, step_line
 
@@ -64,11 +65,12 @@ def run(settings: Sections) -> int:
     if stop.is_set():
         return 0
     started = time.monotonic()
-    with _broker_url(settings, folder) as url:
+    cores = _cores(settings)
+    with keep_to(cores.others), _broker_url(settings, folder) as url:
         broker = Broker(url, run_id, "up", stop=stop)
         broker.check()
         children = Children(folder / "logs")
-        workers = _start(children, settings, settings_file, url, run_id)
+        workers = _start(children, settings, settings_file, url, run_id, cores)
         watch = _Watch(settings, broker, folder / "metrics.jsonl")
         try:
             with watch.bar:
@@ -119,18 +121,32 @@ def _broker_url(settings: Sections, folder: Path) -> Iterator[str]:
         yield server.url
 
 
-def _start(children: Children, settings: Sections, file: Path, url: str, run_id: str) -> list[str]:
+def _cores(settings: Sections) -> Cores:
+    """Where actors and all others run: apart when [actor] asks for it and the machine has cores enough."""
+    actors, threads = settings.actor.count, settings.actor.threads
+    shared = Cores([current()] * actors, current())
+    if not settings.actor.own_cores:
+        return shared
+    apart = divide(sorted(current()), actors=actors, actor_threads=threads, learner_threads=settings.learner.threads)
+    if apart is None:
+        console.print(
+            f"actor.own_cores: {actors * threads} for actors and {settings.learner.threads} for the learner are more "
+            f"than this machine's {len(current())} cores, so all are shared",
+            soft_wrap=True,
+        )
+    return apart or shared
+
+
+def _start(children: Children, settings: Sections, file: Path, url: str, run_id: str, cores: Cores) -> list[str]:
     common = [str(file), "--broker.url", url, "--run.id", run_id]
     children.start("learner", ["learner", *common], settings.learner.threads)
-    workers = []
-    for role, count, threads in (
-        ("actor", settings.actor.count, settings.actor.threads),
-        ("scorer", settings.scorer.count, settings.scorer.threads),
-    ):
-        for number in range(count):
-            workers.append(f"{role}-{number}")
-            children.start(workers[-1], [role, *common], threads)
-    return workers
+    actors = [f"actor-{number}" for number in range(settings.actor.count)]
+    for name, own in zip(actors, cores.actors, strict=True):
+        children.start(name, ["actor", *common], settings.actor.threads, own)
+    scorers = [f"scorer-{number}" for number in range(settings.scorer.count)]
+    for name in scorers:
+        children.start(name, ["scorer", *common], settings.scorer.threads)
+    return actors + scorers
 
 
 def _evaluated(settings: Sections, settings_file: Path, model: Path, out: Path) -> dict[str, Any] | None:

@@ -220,8 +220,8 @@ def tensor(values: Any, dtype: str) -> dict[str, Any]:
     return {"d": dtype, "s": [len(array)], "t": array.tobytes()}
 
 
-def first(body: dict[str, Any]) -> dict[str, Any]:
-    return body["completions"][0]
+def columns(**new: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda body: body["completions"].update(new)
 
 
 TICKET = make.ticket()
@@ -249,14 +249,23 @@ SCORED = make.scored(ROLLOUT)
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"s": [1, 1]}), "does not fit"),
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"t": b"\x00" * 5}), "does not fit"),
         (TICKET, lambda b: b.pop("gold"), "gold is NoneType"),
-        (ROLLOUT, lambda b: b["completions"].pop(), "ordered 2 completions, the rollout has 1"),
-        (ROLLOUT, lambda b: first(b).update(finish="tired"), "finish is 'tired'"),
-        (ROLLOUT, lambda b: first(b).update(versions=[]), "4 ids"),
-        (ROLLOUT, lambda b: first(b).update(versions=[[4, 1, 0], [0, 1, 0]]), "not (tokens, incarnation, step)"),
-        (ROLLOUT, lambda b: first(b).update(versions=[[5, 1, 0], [-1, 1, 0]]), "not (tokens, incarnation, step)"),
-        (ROLLOUT, lambda b: first(b).update(logprobs=tensor([0, 0, 0, np.nan], "<f4")), "not finite"),
-        (ROLLOUT, lambda b: first(b).update(logprobs=tensor([0] * 3, "<f4")), "3 log-probabilities"),
-        (ROLLOUT, lambda b: first(b).update(ids=tensor([0, 1, 2, -3], "<i4")), "negative id"),
+        (ROLLOUT, lambda b: b["completions"]["texts"].pop(), "2 ordered, 1 texts"),
+        (ROLLOUT, lambda b: b["completions"]["finish"].pop(), "2 ordered, 2 texts"),
+        (ROLLOUT, lambda b: b.update(completions=[]), "completions is not a map"),
+        (ROLLOUT, lambda b: b["ticket"].update(completions=3), "3 ordered, 2 texts"),
+        (ROLLOUT, columns(texts=["a", 1]), "no text"),
+        (ROLLOUT, columns(texts=["a", "x" * (schema.MAX_TEXT_CHARS + 1)]), "no text"),
+        (ROLLOUT, columns(finish=["stop", "tired"]), "'tired'"),
+        (ROLLOUT, columns(seconds=[0.1, float("inf")]), "not a finite number"),
+        (ROLLOUT, columns(seconds=[0.1, True]), "not a finite number"),
+        (ROLLOUT, columns(versions=[[[4, 1, 0]], []]), "8 ids, 8 log-probabilities, versions of 4"),
+        (ROLLOUT, columns(versions=[[[4, 1, 0]], [[5, 1, 0]]]), "versions of 9"),
+        (ROLLOUT, columns(versions=[[[4, 1, 0]], None]), "not a list for each completion"),
+        (ROLLOUT, columns(versions=[[[4, 1, 0]], [[4, 1, 0], [0, 1, 0]]]), "not (tokens, incarnation, step)"),
+        (ROLLOUT, columns(versions=[[[4, 1, 0]], [[5, 1, 0], [-1, 1, 0]]]), "not (tokens, incarnation, step)"),
+        (ROLLOUT, columns(logprobs=tensor([0] * 7 + [np.nan], "<f4")), "not finite"),
+        (ROLLOUT, columns(logprobs=tensor([0] * 7, "<f4")), "7 log-probabilities"),
+        (ROLLOUT, columns(ids=tensor([0] * 7 + [-3], "<i4")), "negative id"),
         (SCORED, lambda b: b.update(statuses=["correct"]), "lengths [1, 2, 2, 2]"),
         (SCORED, lambda b: b.update(statuses=["correct", "great"]), "unknown status"),
         (SCORED, lambda b: b.update(statuses=["correct", ["wrong"]]), "unknown status"),
@@ -314,6 +323,18 @@ def test_a_message_over_the_limit_is_neither_packed_nor_read(monkeypatch: pytest
 def test_a_text_over_the_limit_is_refused(field: str) -> None:
     with pytest.raises(SchemaError, match=f"ticket.{field} has 4,194,305 characters, the limit is 4,194,304"):
         unpack(pack(make.ticket(**{field: "x" * (schema.MAX_TEXT_CHARS + 1)})))
+
+
+@pytest.mark.parametrize("column", ["ids", "logprobs", "versions"])
+def test_columns_of_other_lengths_are_not_packed(column: str) -> None:
+    """Joined, a token too few in one row and a token too many in the next would shift every token between."""
+    good = make.rollout(make.ticket()).completions[0]
+    longer, shorter = {"versions": ([(5, 0, 0)], [(3, 0, 0)])}.get(
+        column, (np.zeros(5, np.int32), np.zeros(3, np.int32))
+    )
+    rows = [dataclasses.replace(good, **{column: value}) for value in (longer, shorter)]
+    with pytest.raises(SchemaError, match=r"ids, .* log-probabilities, versions"):
+        pack(Rollout(make.ticket(), rows, "actor", 0.1))
 
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:

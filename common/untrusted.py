@@ -1,0 +1,109 @@
+"""Reading what a stranger may have written: a received map whose every field is checked as it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import SchemaError
+
+T = TypeVar("T")
+
+MAX_TEXT_CHARS = 4 * 2**20
+MAX_TOKENS = 2**20
+MAX_META_ITEMS = 32
+
+_DTYPES = {name: np.dtype(name) for name in ("<i4", "<f4", "<f8")}  # made once: numpy parses a name each time
+
+
+class Fields:
+    """A received map, read field by field: each call gives a value of the kind it names, or raises SchemaError."""
+
+    __slots__ = ("_outer", "_place", "_value")
+
+    def __init__(self, value: object, place: str, outer: Fields | None = None) -> None:
+        self._place, self._outer = place, outer
+        if type(value) is not dict:
+            raise SchemaError(f"{self.where} is not a map")
+        self._value: Mapping[str, Any] = value
+
+    @property
+    def where(self) -> str:
+        """E.g. `scored.rollout.completions[3]`: put together only for an error, as it costs more than a check."""
+        return self._place if self._outer is None else f"{self._outer.where}.{self._place}"
+
+    def _get(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        value = self._value.get(key)
+        if not isinstance(value, kind) or value is True or value is False:
+            raise SchemaError(f"{self.where}.{key} is {type(value).__name__}, not what the wire says")
+        return value
+
+    def text(self, key: str, limit: int = MAX_TEXT_CHARS, among: tuple[str, ...] | None = None) -> str:
+        value: str = self._get(key, str)
+        if len(value) > limit:
+            raise SchemaError(f"{self.where}.{key} has {len(value):,} characters, the limit is {limit:,}")
+        if among is not None and value not in among:
+            raise SchemaError(f"{self.where}.{key} is {value!r:.80}, not one of {', '.join(among)}")
+        return value
+
+    def count(self, key: str, low: int = 0, high: int = 2**53) -> int:
+        value: int = self._get(key, int)
+        if not low <= value <= high:
+            raise SchemaError(f"{self.where}.{key} = {value} is outside {low} to {high}")
+        return value
+
+    def number(self, key: str) -> float:
+        value = float(self._get(key, (int, float)))
+        if not math.isfinite(value):
+            raise SchemaError(f"{self.where}.{key} = {value} is not finite")
+        return value
+
+    def optional(self, key: str, read: Callable[[str], T]) -> T | None:
+        return None if self._value.get(key) is None else read(key)
+
+    def items(self, key: str, limit: int) -> list[Any]:
+        value: list[Any] = self._get(key, list)
+        if len(value) > limit:
+            raise SchemaError(f"{self.where}.{key} has {len(value):,} items, the limit is {limit:,}")
+        return value
+
+    def raw(self, key: str) -> bytes:
+        value: bytes = self._get(key, bytes)
+        return value
+
+    def inner(self, key: str) -> Fields:
+        return Fields(self._value.get(key), key, self)
+
+    def array(self, key: str, dtype: str, limit: int = MAX_TOKENS) -> NDArray[Any]:
+        return _vector(self._value.get(key), dtype, limit, self, key)
+
+    def arrays(self, key: str, dtype: str, limit: int) -> list[NDArray[Any]]:
+        return [_vector(item, dtype, MAX_TOKENS, self, f"{key}[{i}]") for i, item in enumerate(self.items(key, limit))]
+
+    def strings(self, key: str) -> dict[str, str]:
+        inner = self._get(key, dict)
+        if len(inner) > MAX_META_ITEMS:
+            raise SchemaError(f"{self.where}.{key} has {len(inner)} items, the limit is {MAX_META_ITEMS}")
+        if not all(isinstance(k, str) and isinstance(v, str) and len(v) <= MAX_TEXT_CHARS for k, v in inner.items()):
+            raise SchemaError(f"{self.where}.{key} is not a map of strings")
+        return dict(inner)
+
+
+def _vector(tensor: object, dtype: str, limit: int, outer: Fields, place: str) -> NDArray[Any]:
+    if type(tensor) is not dict:
+        raise SchemaError(f"{outer.where}.{place} is not a map")
+    found, shape, raw = tensor.get("d"), tensor.get("s"), tensor.get("t")
+    if found != dtype:
+        raise SchemaError(f"{outer.where}.{place} has dtype {found!s:.20}, expected {dtype}")
+    if type(raw) is not bytes or type(shape) is not list or len(shape) != 1 or shape[0] is True:
+        raise SchemaError(f"{outer.where}.{place} does not fit one vector of {dtype}")
+    length, rest = divmod(len(raw), _DTYPES[dtype].itemsize)
+    if shape[0] != length or rest or length > limit:
+        raise SchemaError(
+            f"{outer.where}.{place} of shape {shape!r:.60} and {len(raw)} bytes does not fit one vector of {dtype}"
+        )
+    return np.frombuffer(raw, _DTYPES[dtype])
