@@ -1,10 +1,9 @@
-"""Is it HERO that helps? `python -m deploy.compare CONFIG FOLDER [--section.key value ...]`.
+"""Is it HERO that helps? `python -m deploy.compare FOLDER`.
 
-FOLDER is one that deploy/quickstart.sh has filled: policy, reward-model and hero. From the same cold start, two more
-arms are run and evaluated on the same problems: the verifier's 0/1 as the only reward, and more cold start for the
-seconds that the reward model and HERO took, its learning rate falling to zero. Ends with a table and compare.json;
-what is there already is not run again. Give the flags that the run had, --run.seed above all: the arms must
-see the same problems.
+FOLDER is one that deploy/quickstart.sh has filled: policy, reward-model and hero. From the same cold start, with the
+settings of that run, two more arms are run and evaluated on the same problems: the verifier's 0/1 as the only reward,
+and more cold start for the seconds that the reward model and HERO took, its learning rate falling to zero. Ends with
+a table and compare.json; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from deploy.show import console
 ENDLESS = 1_000_000  # epochs; the seconds end it
 
 
-def compare(config: Path, folder: Path, flags: Sequence[str]) -> dict[str, dict[str, Any]]:
+def compare(folder: Path) -> dict[str, dict[str, Any]]:
     """Held-out results by arm: before, hero, verifier, more_cold_start; each as of `deploy.evaluate`."""
     hero = folder / "hero"
+    config = hero / "settings.json"
     seconds = json.loads((hero / "summary.json").read_text())["seconds"]
     verifier, longer = folder / "verifier", folder / "more-cold-start"
-    paths = [f"--model.policy={folder / 'policy'}", f"--reward_model.model={folder / 'reward-model'}"]
     if not (verifier / "summary.json").is_file():
-        _run("deploy.cli", "up", config, *paths, f"--run.folder={verifier}", "--reward.mode=verifier", *flags)
+        _run("deploy.cli", "up", config, f"--run.folder={verifier}", "--reward.mode=verifier")
     if not (longer / "sft.json").is_file():
         _run(
             "deploy.cli",
@@ -42,10 +41,9 @@ def compare(config: Path, folder: Path, flags: Sequence[str]) -> dict[str, dict[
             f"--sft.epochs={ENDLESS}",
             f"--sft.max_seconds={seconds['reward_model'] + seconds['training']}",
             "--sft.final_lr_fraction=0",
-            *flags,
         )
     if not (longer / "eval.json").is_file():
-        _run("deploy.evaluate", hero / "settings.json", longer, longer / "eval.json")
+        _run("deploy.evaluate", config, longer, longer / "eval.json")
     files = {
         "before": hero / "eval_before.json",
         "hero": hero / "eval_after.json",
@@ -71,15 +69,15 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) < 2 or {"-h", "--help"} & set(arguments):
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 0 if {"-h", "--help"} & set(arguments) else 2
-    folder = Path(arguments[1])
+    folder = Path(arguments[0])
     if not (folder / "hero" / "summary.json").is_file():
         print(f"{folder} holds no finished run: bash deploy/quickstart.sh {folder}", file=sys.stderr)
         return 5
     try:
-        results = compare(Path(arguments[0]), folder, arguments[2:])
+        results = compare(folder)
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     write_atomically(folder / "compare.json", json.dumps(results, indent=1))

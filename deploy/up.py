@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from rich.progress import BarColumn, Progress, TextColumn
 
 from common import config, logs
-from common.errors import BrokerUnavailable, ChildFailed
-from common.lifecycle import Every, die_with_parent, stop_on_signals
+from common.errors import ChildFailed
+from common.lifecycle import die_with_parent, stop_on_signals
 from common.models import local_folder
 from common.server import LocalServer, configured_url
 from common.settings import Sections
@@ -29,10 +28,11 @@ from deploy import prepare
 from deploy.children import Children
 from deploy.cores import Cores, current, divide, keep_to
 from deploy.run_folder import open_run, write_atomically
-from deploy.show import closing_table, console, draw_curves, step_line
+from deploy.show import closing_table, console, draw_curves
+from deploy.summary import metrics_lines, summarize
+from deploy.watch import Watch
 
 LOOK_EVERY_S = 0.25
-LINES_EVERY_STEPS = 10
 
 log = structlog.get_logger("up")
 
@@ -71,7 +71,7 @@ def run(settings: Sections) -> int:
         broker.check()
         children = Children(folder / "logs")
         workers = _start(children, settings, settings_file, url, run_id, cores)
-        watch = _Watch(settings, broker, folder / "metrics.jsonl")
+        watch = Watch(settings, broker, folder / "metrics.jsonl")
         try:
             with watch.bar:
                 while not stop.is_set() and children.learner_lives():
@@ -100,7 +100,7 @@ def run(settings: Sections) -> int:
         shutil.rmtree(default_folder(run_id, folder), ignore_errors=True)
     summary = summarize(settings, run_id, before, after, trained, worst)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
-    draw_curves(_lines(folder / "metrics.jsonl"), summary, folder / "curves.png")
+    draw_curves(metrics_lines(folder / "metrics.jsonl"), summary, folder / "curves.png")
     console.print(closing_table(summary))
     console.print(
         f"model: {folder / 'export'}   figures: {folder / 'summary.json'}   picture: {folder / 'curves.png'}",
@@ -161,122 +161,3 @@ def _evaluated(settings: Sections, settings_file: Path, model: Path, out: Path) 
             raise ChildFailed(f"the evaluation of {model} ended with exit code {code}; its error is above")
     result: dict[str, Any] = json.loads(out.read_text())
     return result
-
-
-class _Watch:
-    """Follows the learner's metrics, the broker and the workers, and shows them."""
-
-    def __init__(self, settings: Sections, broker: Broker, metrics: Path) -> None:
-        self._total = settings.run.steps
-        self._broker = broker
-        self._metrics = metrics
-        self._lines: list[dict[str, Any]] = []
-        self._offset = metrics.stat().st_size if metrics.exists() else 0
-        self._differences: dict[str, float] = {}
-        self._heartbeats = Every(2.0)
-        self._started = time.monotonic()
-        self._text = "learner, actors and scorers are starting"
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), console=console)
-        self._task = self.bar.add_task(self._text, total=self._total)
-
-    def look(self) -> None:
-        if self._heartbeats.due():
-            self._remember_differences()
-        new = list(self._new_lines())
-        if not new:
-            if not self._lines:
-                self.bar.update(self._task, description=f"{self._text} ({time.monotonic() - self._started:.0f} s)")
-            return
-        self._lines += new
-        recent = self._lines[-20:]
-        span = max(recent[-1]["time"] - recent[0]["time"], 1e-9)
-        rate = sum(line["sampled_tokens"] for line in recent[1:]) / span
-        left = (self._total - recent[-1]["step"]) * span / max(1, len(recent) - 1)
-        text = step_line(recent[-1], self._total, self._safe_backlog(), rate, left)
-        self.bar.update(self._task, description=text, completed=recent[-1]["step"])
-        if len(self._lines) == len(new) or any(line["step"] % LINES_EVERY_STEPS == 0 for line in new):
-            self.bar.console.print(text, highlight=False, soft_wrap=True)
-
-    def worst_difference(self) -> float:
-        """Largest difference that any actor found between its engine and the learner."""
-        self._remember_differences()  # also of actors that have just left
-        return max(self._differences.values(), default=float("nan"))
-
-    def _new_lines(self) -> Iterator[dict[str, Any]]:
-        if not self._metrics.exists():
-            return
-        with self._metrics.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                yield json.loads(line)
-
-    def _safe_backlog(self) -> dict[Any, Any]:
-        try:
-            return dict(self._broker.backlog())
-        except BrokerUnavailable:
-            return {}
-
-    def _remember_differences(self) -> None:
-        try:
-            states = self._broker.processes()
-        except BrokerUnavailable:
-            return
-        for name, state in states.items():
-            if state.get("role") == "actor":
-                self._differences[name] = state["max_logprob_difference"]
-
-
-def _lines(metrics: Path) -> list[dict[str, Any]]:
-    """One line per step; of a step that was repeated after a resume, the last."""
-    by_step = {line["step"]: line for line in map(json.loads, metrics.read_text().splitlines())}
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def summarize(
-    settings: Sections,
-    run_id: str,
-    before: dict[str, Any] | None,
-    after: dict[str, Any] | None,
-    training_s: float,
-    worst_difference: float,
-) -> dict[str, Any]:
-    """summary.json of a finished run."""
-    lines = _lines(settings.run.folder / "metrics.jsonl")
-    seconds = {}
-    for phase, file in (
-        ("cold_start", Path(settings.model.policy) / "sft.json"),
-        ("reward_model", Path(settings.reward_model.model or "-") / "rm.json"),
-    ):
-        if file.is_file():
-            seconds[phase] = json.loads(file.read_text())["seconds_in_all"]
-    if before:
-        seconds["evaluation_before"] = before["seconds"]
-    seconds["training"] = training_s
-    if after:
-        seconds["evaluation_after"] = after["seconds"]
-    span = max(lines[-1]["time"] - lines[0]["time"], 1e-9)
-
-    def accuracy(result: dict[str, Any] | None) -> dict[str, float] | None:
-        return {kind: result[kind] for kind in ("greedy", "sampled")} if result else None
-
-    return {
-        "run": run_id,
-        "reward_mode": settings.reward.mode,
-        "seed": settings.run.seed,
-        "accuracy_before": accuracy(before),
-        "accuracy_after": accuracy(after),
-        "held_out_problems": settings.eval.problems,
-        "by_task": {"before": before["by_task"], "after": after["by_task"]} if before and after else None,
-        "steps": lines[-1]["step"],
-        "groups_trained": lines[-1]["tickets"]["trained"],
-        "tickets": lines[-1]["tickets"],
-        "drops": lines[-1]["drops"],
-        "seconds": seconds,
-        "tokens_per_second": sum(line["sampled_tokens"] for line in lines[1:]) / span,
-        "steps_per_minute": 60 * (len(lines) - 1) / span,
-        "max_logprob_difference": worst_difference,
-        "staleness_max": max(line["staleness_max"] for line in lines),
-    }

@@ -13,36 +13,24 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
-import os
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self
 
 from common.errors import ChildFailed
-from scorer.child import FLUSH_SECONDS, PROGRESS_BYTES
-from scorer.verifier import EXTRACTED_CHARS, Kind, Status, Verdict, answer_of
+from scorer.child_process import ChildProcess, Task
+from scorer.verifier import EXTRACTED_CHARS, Kind, Verdict, answer_of
 
-START_SECONDS = 60.0
-"""A child imports its libraries in 0.7 s; a loaded machine may take much longer."""
 START_ATTEMPTS = 3
-SEND_SECONDS = 10.0
-MAX_REPLY_BYTES = 65_536
 BATCH = 16
 """Answers per request: enough to hide the round trip, few enough to spread a group over the children."""
 GOLD_MAX_CHARS = 4000
 
-Task = tuple[str, str | None, str | None, Mapping[str, str]]
-"""(gold, answer text, answer kind, meta), as `scorer.child` reads it; no text: check the gold."""
 Failure = Literal["timeout", "error"]
-_REPLY_TYPES = ([str, str, float], [str, type(None), float])
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,7 @@ class Sandbox:
         self._memory_mb = memory_mb
         self._closed = False
         self._lock = threading.Lock()
-        self._running: set[_Child] = set()
+        self._running: set[ChildProcess] = set()
         self._mine = threading.local()
         self._threads = ThreadPoolExecutor(children, thread_name_prefix="verify")
         # Started now and side by side, so that the first group does not wait for imports.
@@ -206,9 +194,9 @@ class Sandbox:
             self._discard(child)
         return replies, guilty, failure
 
-    def _child(self) -> _Child:
+    def _child(self) -> ChildProcess:
         """This thread's child, started when there is none. Raises ChildFailed when that does not work."""
-        mine: _Child | None = getattr(self._mine, "child", None)
+        mine: ChildProcess | None = getattr(self._mine, "child", None)
         reason = ""
         for _ in range(START_ATTEMPTS):
             if mine is not None:
@@ -216,7 +204,7 @@ class Sandbox:
             with self._lock:  # so that close() sees every child that was ever started
                 if self._closed:
                     raise RuntimeError("closed")
-                starting = _Child(self.verifier, self._memory_mb)
+                starting = ChildProcess(self.verifier, self._memory_mb)
                 self._running.add(starting)
             try:
                 starting.wait_until_ready()
@@ -231,85 +219,14 @@ class Sandbox:
             f"free and that `{sys.executable} -c 'import math_verify'` works"
         )
 
-    def _discard(self, child: _Child) -> None:
+    def _discard(self, child: ChildProcess) -> None:
         child.end()
         self._mine.child = None
         with self._lock:
             self._running.discard(child)
 
 
-class _Child:
-    """One process that runs `scorer.child`, and the parent's side of what they share."""
-
-    def __init__(self, verifier: Kind, memory_mb: int) -> None:
-        self.tasks = 0
-        self._socket, theirs = socket.socketpair()
-        self._lines = self._socket.makefile("rb")
-        progress = os.memfd_create("progress")
-        try:
-            os.ftruncate(progress, PROGRESS_BYTES)
-            self._progress = mmap.mmap(progress, PROGRESS_BYTES)
-            handles = [theirs.fileno(), progress]
-            arguments = [*map(str, handles), str(os.getpid()), verifier, str(memory_mb)]
-            # A fresh interpreter and not multiprocessing's spawn, which would import the parent's main module.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "scorer.child", *arguments],
-                pass_fds=handles,
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-            )
-        finally:
-            os.close(progress)
-            theirs.close()
-
-    def wait_until_ready(self) -> None:
-        """Raises OSError or ValueError with the reason when the child cannot work."""
-        self._socket.settimeout(START_SECONDS)
-        status, reason, _ = self._reply()
-        if status != "ready":
-            raise OSError(reason)
-
-    def send(self, tasks: list[Task]) -> None:
-        """Raises OSError when the child is gone, or stopped and its buffer full."""
-        self.tasks += len(tasks)
-        self._socket.settimeout(SEND_SECONDS)
-        self._socket.sendall(json.dumps(tasks, default=dict).encode() + b"\n")
-
-    def receive(self, deadline_s: float) -> Verdict:
-        """The next verdict. Raises TimeoutError, ValueError when the child died or talks nonsense, else OSError."""
-        self._socket.settimeout(deadline_s + FLUSH_SECONDS)
-        status, extracted, milliseconds = self._reply()
-        if status not in get_args(Status):
-            raise ValueError(f"a child answered with the status {status[:40]!r}")
-        return Verdict(cast(Status, status), extracted, milliseconds)
-
-    def begun(self) -> int:
-        """Tasks that the child has begun since its start, of the `tasks` that it was sent."""
-        return int.from_bytes(self._progress[:], "little")
-
-    def _reply(self) -> tuple[str, str | None, float]:
-        line = self._lines.readline(MAX_REPLY_BYTES)
-        reply = json.loads(line) if line else "the child died"
-        if not (isinstance(reply, list) and [type(part) for part in reply] in _REPLY_TYPES):
-            raise ValueError(f"a child's reply is not [status, text, milliseconds]: {reply!r:.80}")
-        return reply[0], reply[1], reply[2]
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait(timeout=START_SECONDS)
-        self._lines.close()
-        self._socket.close()
-        self._progress.close()
-
-
 def _blame(failure: Failure, text: str | None, deadline_s: float) -> Verdict:
     """The verdict of what failed twice, the second time alone."""
     shown = None if text is None else text[:EXTRACTED_CHARS]
     return Verdict(failure, shown, deadline_s * 1e3 if failure == "timeout" else 0.0)
-
-
-def _environment() -> dict[str, str]:
-    """What a child needs and nothing else: no broker address, no token, no proxy."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
-    root = str(Path(__file__).resolve().parents[1])
-    return {**kept, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}

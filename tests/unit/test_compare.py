@@ -43,10 +43,14 @@ def test_missing_arms_are_run_and_all_stand_side_by_side(
                     (finished / arm / name).write_text(text)
 
     monkeypatch.setattr(compare, "_run", pretend)
-    assert compare.main(["my.toml", str(finished), "--run.seed", "3"]) == 0
+    assert compare.main([str(finished)]) == 0
 
     assert [command[0] for command in commands] == ["deploy.cli", "deploy.cli", "deploy.evaluate"]
-    assert "--reward.mode=verifier" in commands[0] and commands[0][-2:] == ["--run.seed", "3"]
+    assert all(
+        command[2 - (command[0] == "deploy.evaluate")] == str(finished / "hero" / "settings.json")
+        for command in commands
+    )
+    assert "--reward.mode=verifier" in commands[0]
     assert "--sft.max_seconds=350.0" in commands[1] and f"--sft.base={finished / 'policy'}" in commands[1]
     made = json.loads((finished / "compare.json").read_text())
     assert {arm: found["greedy"] for arm, found in made.items()} == {
@@ -56,10 +60,10 @@ def test_missing_arms_are_run_and_all_stand_side_by_side(
     assert "more cold start" in shown and "90.0 ± 2.0" in shown and "80.0 ± 3.0" in shown
 
     commands.clear()
-    assert compare.main(["my.toml", str(finished)]) == 0
+    assert compare.main([str(finished)]) == 0
     assert commands == []
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(["my.toml", str(tmp_path)]) == 5
+    assert compare.main([str(tmp_path)]) == 5
     assert "bash deploy/quickstart.sh" in capsys.readouterr().err

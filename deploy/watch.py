@@ -1,0 +1,85 @@
+"""What `hero up` shows while a run trains: a bar that follows the learner's metrics, the broker and the workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from common.errors import BrokerUnavailable
+from common.lifecycle import Every
+from common.settings import Sections
+from common.streams import Broker
+from deploy.show import console, step_line
+
+LINES_EVERY_STEPS = 10
+
+
+class Watch:
+    """Follows the learner's metrics, the broker and the workers, and shows them."""
+
+    def __init__(self, settings: Sections, broker: Broker, metrics: Path) -> None:
+        self._total = settings.run.steps
+        self._broker = broker
+        self._metrics = metrics
+        self._lines: list[dict[str, Any]] = []
+        self._offset = metrics.stat().st_size if metrics.exists() else 0
+        self._differences: dict[str, float] = {}
+        self._heartbeats = Every(2.0)
+        self._started = time.monotonic()
+        self._text = "learner, actors and scorers are starting"
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), console=console)
+        self._task = self.bar.add_task(self._text, total=self._total)
+
+    def look(self) -> None:
+        if self._heartbeats.due():
+            self._remember_differences()
+        new = list(self._new_lines())
+        if not new:
+            if not self._lines:
+                self.bar.update(self._task, description=f"{self._text} ({time.monotonic() - self._started:.0f} s)")
+            return
+        self._lines += new
+        recent = self._lines[-20:]
+        span = max(recent[-1]["time"] - recent[0]["time"], 1e-9)
+        rate = sum(line["sampled_tokens"] for line in recent[1:]) / span
+        left = (self._total - recent[-1]["step"]) * span / max(1, len(recent) - 1)
+        text = step_line(recent[-1], self._total, self._safe_backlog(), rate, left)
+        self.bar.update(self._task, description=text, completed=recent[-1]["step"])
+        if len(self._lines) == len(new) or any(line["step"] % LINES_EVERY_STEPS == 0 for line in new):
+            self.bar.console.print(text, highlight=False, soft_wrap=True)
+
+    def worst_difference(self) -> float:
+        """Largest difference that any actor found between its engine and the learner."""
+        self._remember_differences()  # also of actors that have just left
+        return max(self._differences.values(), default=float("nan"))
+
+    def _new_lines(self) -> Iterator[dict[str, Any]]:
+        if not self._metrics.exists():
+            return
+        with self._metrics.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                yield json.loads(line)
+
+    def _safe_backlog(self) -> dict[Any, Any]:
+        try:
+            return dict(self._broker.backlog())
+        except BrokerUnavailable:
+            return {}
+
+    def _remember_differences(self) -> None:
+        try:
+            states = self._broker.processes()
+        except BrokerUnavailable:
+            return
+        for name, state in states.items():
+            if state.get("role") == "actor":
+                self._differences[name] = state["max_logprob_difference"]
