@@ -11,9 +11,10 @@ from common import tasks
 from common.errors import DataError, ModelError
 from common.models import local_folder
 from common.problems import load
+from common.progress import Bars
 from common.settings import Sections
 from deploy.prepare import fitting
-from deploy.show import bars, console
+from deploy.show import console
 
 
 def sft(settings: Sections) -> int:
@@ -86,7 +87,7 @@ def rm(settings: Sections) -> int:
     problems, _ = load(settings, "rm", r.prompts)
     renderer = Renderer(policy, settings.data.system_prompt, settings.model.trust_remote_code)
     problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
-    with bars() as progress, Sampler(settings, policy) as sampler:
+    with Bars(console=console) as progress, Sampler(settings, policy) as sampler:
         texts = sampler.sample(
             prompts,
             completions=r.completions,
@@ -100,7 +101,7 @@ def rm(settings: Sections) -> int:
     groups = [LabelledGroup(p.question, texts[i], right[i * n : (i + 1) * n]) for i, p in enumerate(problems)]
     console.print(f"{len(right):,} labelled completions, {sum(right) / len(right):.1%} right", highlight=False)
     torch.set_num_threads(r.threads)
-    with bars() as progress:
+    with Bars(console=console) as progress:
         task = progress.add_task("reward model", total=100)
 
         def show(state: Progress) -> None:

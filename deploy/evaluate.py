@@ -16,10 +16,12 @@ from typing import Any
 from common import config, logs
 from common.errors import HeroError
 from common.problems import load
+from common.progress import Bars
 from common.settings import Sections
 from common.tasks import Problem
 from deploy.prepare import fitting
-from deploy.show import bars, console
+from deploy.run_folder import write_atomically
+from deploy.show import console
 
 
 def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
     problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
     temperatures = {"greedy": (0.0, 1.0), "sampled": (settings.eval.temperature, settings.eval.top_p)}
     texts: list[str] = []
-    with bars() as progress, Sampler(settings, model) as sampler:
+    with Bars(console=console) as progress, Sampler(settings, model) as sampler:
         for name, (temperature, top_p) in temperatures.items():
             sampled = sampler.sample(
                 prompts,
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         result = evaluate(config.from_dump(settings_file.read_text()), model)
     except HeroError as error:
         return config.fail(error)
-    out.write_text(json.dumps(result, indent=1))
+    write_atomically(out, json.dumps(result, indent=1))
     return 0
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rich.progress import Progress
-
 from actors.engine import Engine
 from actors.worker import engine_options
+from common.progress import Bars
 from common.settings import Sections
 
 
@@ -35,7 +34,7 @@ class Sampler:
         completions: int,
         temperature: float,
         top_p: float = 1.0,
-        progress: Progress,
+        progress: Bars,
         description: str,
     ) -> list[list[str]]:
         """Texts [prompts][completions]; temperature 0 is greedy. Shows a progress bar."""

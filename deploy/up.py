@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def run(settings: Sections) -> int:
     prompts = prepare.prompts(settings, console)
     console.print(f"{len(prompts):,} prompts", highlight=False)
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    before = _evaluated(settings, settings_file, model, folder / "eval_before.json")
+    before = _evaluated(settings, settings_file, model, folder / "eval_before.json", stop)
     if stop.is_set():
         return 0
     started = time.monotonic()
@@ -95,7 +96,9 @@ def run(settings: Sections) -> int:
     if stop.is_set():
         return 0
     trained = time.monotonic() - started
-    after = _evaluated(settings, settings_file, folder / "export", folder / "eval_after.json")
+    after = _evaluated(settings, settings_file, folder / "export", folder / "eval_after.json", stop)
+    if stop.is_set():
+        return 0
     if settings.weights.folder is None:
         shutil.rmtree(default_folder(run_id, folder), ignore_errors=True)
     summary = summarize(settings, run_id, before, after, trained, worst)
@@ -149,15 +152,24 @@ def _start(children: Children, settings: Sections, file: Path, url: str, run_id:
     return actors + scorers
 
 
-def _evaluated(settings: Sections, settings_file: Path, model: Path, out: Path) -> dict[str, Any] | None:
-    """Held-out accuracy, from an earlier start of this run if it is there."""
+def _evaluated(
+    settings: Sections, settings_file: Path, model: Path, out: Path, stop: threading.Event
+) -> dict[str, Any] | None:
+    """Held-out accuracy, from an earlier start of this run if it is there; None when there is to be none, or a stop."""
     if settings.eval.problems == 0:
         return None
     if not out.is_file():
         command = [sys.executable, "-m", "deploy.evaluate", str(settings_file), str(model), str(out)]
         environment = os.environ | {"OMP_NUM_THREADS": str(settings.actor.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        code = subprocess.run(command, env=environment, preexec_fn=die_with_parent, check=False).returncode
-        if code:
-            raise ChildFailed(f"the evaluation of {model} ended with exit code {code}; its error is above")
+        evaluation = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
+        while evaluation.poll() is None:
+            if stop.wait(LOOK_EVERY_S):
+                evaluation.kill()  # it has nothing to hand back; the next start does it again
+                evaluation.wait()
+                return None
+        if evaluation.returncode:
+            raise ChildFailed(
+                f"the evaluation of {model} ended with exit code {evaluation.returncode}; its error is above"
+            )
     result: dict[str, Any] = json.loads(out.read_text())
     return result

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from common.errors import DataError
+from common.progress import Bars
 
 _IGNORED = -100  # the label that cross_entropy skips
 _MAX_GRADIENT_NORM = 1.0
@@ -72,7 +73,7 @@ def train(
         )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if progress is None:
-        with _progress_bar() as bar:
+        with Bars(TextColumn("loss {task.fields[loss]:.3f}")) as bar:
             task = bar.add_task("cold start", total=None, loss=float("nan"))
 
             def show(step: int, total: int, loss: float) -> None:
@@ -196,13 +197,3 @@ def _schedule(done: float, warmup_fraction: float, final: float) -> float:
     if done < warmup_fraction:
         return max(done / warmup_fraction, 0.01)
     return final + (1.0 - final) * (1.0 - done) / (1.0 - warmup_fraction)
-
-
-def _progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeRemainingColumn(),
-    )

@@ -187,15 +187,14 @@ def _reward(
 @contextmanager
 def _rows(source: Path, show: bool) -> Iterator[Iterator[_Row]]:
     """The rows of a file, read as they are asked for, under a bar over its bytes."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from common.progress import Bars
 
     try:
         size = source.stat().st_size
         raw = source.open("rb")
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}; give a JSONL file, gzipped or not") from error
-    with raw, Progress(console=Console(stderr=True), disable=not show) as bar:
+    with raw, Bars(disable=not show) as bar:
         task = bar.add_task(source.name, total=size)
 
         def rows() -> Iterator[_Row]:

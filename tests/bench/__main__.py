@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   python -m tests.bench                  all that together end within 20 minutes
   python -m tests.bench actor verify     these two
 
-Wall time needs free cores: look at detail.load_1min of step_wall when a figure surprises."""
+Wall time needs free cores: look at detail.cores_taken_by_others of step_wall when a figure surprises."""
 
 Row = dict[str, Any]
 """{"name", "ratio", "target", "holds", "detail"}"""

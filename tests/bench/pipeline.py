@@ -45,9 +45,13 @@ def run(base: Path = CONFIG) -> list[dict[str, Any]]:
         wanted = {line["step"] for line in steady[-STAGE_STEPS:]}
         groups = [g for g in map(json.loads, log.splitlines()) if g["outcome"] == "trained" and g["step"] in wanted]
         step_s = (steady[-1]["time"] - steady[0]["time"]) / (len(steady) - 1)
-        used = watch.cpu_seconds(steady[0]["time"], steady[-1]["time"])
+        window = steady[0]["time"], steady[-1]["time"]
         alone, batch_s = _alone(settings, root, groups)
-        return [_wall(alone, settings, steady, step_s, used), _transport(batch_s, step_s), _memory(watch)]
+        return [
+            _wall(alone, settings, steady, step_s, watch.cpu_seconds(*window), watch.taken_by_others(*window)),
+            _transport(batch_s, step_s),
+            _memory(watch),
+        ]
 
 
 def _train(base: Path, root: Path) -> Sections:
@@ -122,6 +126,7 @@ def _wall(
     steady: list[dict[str, Any]],
     step_s: float,
     used: dict[str, float],
+    others: float,
 ) -> dict[str, Any]:
     """Wall seconds of a step / max(longest stage alone, CPU-seconds of all stages / cores)."""
     threads = _threads(settings)
@@ -142,7 +147,7 @@ def _wall(
             "cores": cores,
             "alone_s_per_step": alone,
             "used_cpu_s_per_step": {name: round(share * step_s, 4) for name, share in sorted(used.items())},
-            "load_1min": os.getloadavg()[0],
+            "cores_taken_by_others": round(others, 3),
             "learner_s": {
                 part: round(statistics.median(line["seconds"][part] for line in steady), 4)
                 for part in steady[0]["seconds"]

@@ -22,6 +22,8 @@ class Sample:
     resident: dict[int, int]
     cpu: dict[int, float]
     name: dict[int, str]
+    machine: float
+    """Core-seconds since boot in which the machine's cores were not idle, stolen ones included."""
 
 
 class Watch:
@@ -67,6 +69,14 @@ class Watch:
             by_name[last.name[pid]] = by_name.get(last.name[pid], 0.0) + cpu - first.cpu.get(pid, 0.0)
         return {name: seconds / (last.time - first.time) for name, seconds in by_name.items()}
 
+    def taken_by_others(self, start: float, end: float) -> float:
+        """Cores that were busy between two Unix times with what is none of ours, on average; nan as above."""
+        inside = [sample for sample in self.samples if start <= sample.time <= end]
+        if len(inside) < 2:
+            return float("nan")
+        busy = (inside[-1].machine - inside[0].machine) / (inside[-1].time - inside[0].time)
+        return busy - sum(self.cpu_seconds(start, end).values())
+
 
 def _sample(root: int) -> Sample:
     parents: dict[int, int] = {}
@@ -89,7 +99,13 @@ def _sample(root: int) -> Sample:
         {pid: figures[pid][0] for pid in family},
         {pid: figures[pid][1] for pid in family},
         {pid: _name(pid) for pid in family},
+        _machine(),
     )
+
+
+def _machine() -> float:
+    user, nice, system, _idle, _iowait, irq, softirq, steal = Path("/proc/stat").read_text().split()[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / _TICK
 
 
 def _name(pid: int) -> str:

@@ -41,6 +41,7 @@ max_tokens = 16
 groups_in_flight = 8
 max_model_len = 192
 kv_cache_gib = 0.1
+own_cores = true
 max_logprob_difference = 0.001
 
 [verifier]

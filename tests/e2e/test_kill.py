@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.cores import current, divide
 from tests.e2e.running import POLL_S, Hero, Process, below, prepare, still_alive
 
 pytestmark = pytest.mark.timeout(900)  # about a minute on two quiet cores
@@ -53,6 +54,10 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     hero.until(lambda: not still_alive(victims), 10, "death of the victims")
     hero.until(lambda: len(workers(hero, "actor")) == 1 and len(workers(hero, "scorer")) == 2, 60, "restart")
     hero.until(steps_after(hero, len(hero.steps()), 8), 300, "step after the restart")
+    if apart := divide(sorted(current()), actors=1, actor_threads=1, learner_threads=1):
+        for process in below(hero.process.pid):
+            own = "deploy.cli actor" in process.command
+            assert os.sched_getaffinity(process.pid) == (apart.actors[0] if own else apart.others), process
 
     # When it is asked to stop, it drains and leaves nothing behind
     everyone = below(hero.process.pid)
@@ -93,3 +98,13 @@ def test_a_stop_before_the_first_step_is_a_stop(start: Callable[..., Hero], tmp_
     hero.until(lambda: workers(hero, "learner"), 120, "learner")
     hero.process.send_signal(signal.SIGTERM)
     assert hero.wait(300) == 0, hero.told()
+
+
+def test_a_stop_during_the_evaluation_does_not_wait_for_its_end(start: Callable[..., Hero]) -> None:
+    hero = start(*FOREVER, "--eval.problems", "100000")
+    evaluations = hero.until(
+        lambda: [p for p in below(hero.process.pid) if "deploy.evaluate" in p.command], 120, "evaluation"
+    )
+    hero.process.send_signal(signal.SIGTERM)
+    assert hero.wait(20) == 0, hero.told()
+    assert still_alive(evaluations) == [] and not (hero.folder / "eval_before.json").exists()
