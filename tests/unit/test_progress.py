@@ -22,8 +22,8 @@ def told(every_s: float, monkeypatch: pytest.MonkeyPatch, terminal: bool = False
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ["1/3", "2/3", "3/3"] == [line.split()[-3] for line in told(0.0, monkeypatch)]
-    assert ["3/3"] == [line.split()[-3] for line in told(60.0, monkeypatch)]
+    assert [line.split()[-3] for line in told(0.0, monkeypatch)] == ["1/3", "2/3", "3/3"]
+    assert [line.split()[-3] for line in told(60.0, monkeypatch)] == ["3/3"]
 
 
 def test_a_terminal_gets_no_lines_beside_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
