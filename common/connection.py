@@ -63,7 +63,13 @@ class Connection(ABC):
         """Creates what commands need to find: at `check`, and again on a server that lost its data."""
 
     def check(self) -> str:
-        """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy."""
+        """`fit`, and what the commands need is there."""
+        version = self.fit()
+        self._prepare()
+        return version
+
+    def fit(self) -> str:
+        """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy; changes nothing."""
         try:
             info = self._redis.info()
         except redis.AuthenticationError as error:
@@ -87,7 +93,6 @@ class Connection(ABC):
             )
         if info.get("role") != "master":
             raise BrokerUnfit(f"the broker at {self.url} is a {info.get('role')}; connect to the primary")
-        self._prepare()
         return version
 
     def _wait_for(self, what: str, call: Callable[[], R], *, patient: bool = True) -> R:

@@ -15,7 +15,8 @@ HeroError                   exit code 1
 ├── Fenced                  9   a newer learner has taken over this run
 ├── BooksError              10  the ledger does not balance
 ├── ChildFailed             11  a process of the run died too often
-└── SchemaError             12  a message is not ours, truncated, or over a limit
+├── SchemaError             12  a message is not ours, truncated, or over a limit
+└── QueueError              13  hero queue was asked for what is not there, or could not do all of it
 """
 
 from __future__ import annotations
@@ -85,3 +86,7 @@ class ChildFailed(HeroError):
 
 class SchemaError(HeroError):
     exit_code = 12
+
+
+class QueueError(HeroError):
+    exit_code = 13

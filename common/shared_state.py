@@ -28,6 +28,10 @@ class SharedState(Connection):
         """
         return int(self._script("take_over", ["fence"], [above]))
 
+    def begun(self) -> bool:
+        """Whether a learner of this run has ever been here."""
+        return bool(self._do("exists", self.key("fence")))
+
     def check_fence(self, incarnation: int) -> None:
         """Raises Fenced when a newer learner has taken over; one that only waits would not notice."""
         if int(self._do("get", self.key("fence")) or 0) > incarnation:

@@ -2,7 +2,6 @@
 
     {run}:tickets  {run}:rollouts  {run}:scored     streams, one owning consumer group each
     {run}:open     hash id -> "stage attempt"        every ticket that is not closed
-    {run}:dead     stream of given-up messages
 
 A hand-over between stages is one Lua script on the server (`common/lua`): at least once between stages,
 exactly once in effect, whatever retries, robs or dies.
@@ -18,9 +17,9 @@ from typing import Any
 import redis
 import structlog
 
+from common.dead_letters import DeadLetters
 from common.errors import BrokerUnavailable, SchemaError
-from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
-from common.shared_state import SharedState
+from common.schema import Message, Rollout, Scored, Stage, Ticket, pack, unpack
 
 GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
 NEXT: dict[Stage, Stage] = {"tickets": "rollouts", "rollouts": "scored"}
@@ -45,8 +44,8 @@ class Delivery:
         return self.message if isinstance(self.message, Ticket) else self.message.ticket
 
 
-class Broker(SharedState):
-    """One process's access to a run: the streams, and by its bases the shared state and the connection."""
+class Broker(DeadLetters):
+    """One process's access to a run: streams, and by its bases dead letters, shared state and the connection."""
 
     def _prepare(self) -> None:
         """Streams with their owning groups, from the first entry on ($ would skip what came before)."""
@@ -67,6 +66,27 @@ class Broker(SharedState):
                 if info["name"] == group.encode():
                     result[stage] = {"length": length, "lag": info.get("lag"), "pending": info["pending"]}
         return result
+
+    def consumers(self) -> list[dict[str, Any]]:
+        """Every consumer: {"stage", "name", "pending", "idle_s" since it last asked, "oldest_s" of its leases}."""
+        found = []
+        for stage, group in GROUPS.items():
+            for info in self._do("xinfo_consumers", self.key(stage), group):
+                name = info["name"].decode()
+                leases = info["pending"] and self._do(
+                    "xpending_range", self.key(stage), group, "-", "+", 1000, consumername=name
+                )
+                idle = max((lease["time_since_delivered"] for lease in leases or ()), default=0)
+                found.append(
+                    {
+                        "stage": stage,
+                        "name": name,
+                        "pending": info["pending"],
+                        "idle_s": info["idle"] / 1000,
+                        "oldest_s": idle / 1000,
+                    }
+                )
+        return found
 
     # -- learner ---------------------------------------------------------------------------------------------
 
@@ -96,20 +116,6 @@ class Broker(SharedState):
         """Frees what every owning group has acknowledged."""
         for stage, group in GROUPS.items():
             self._script("trim", [stage], [group])
-
-    def dead_letters(self, after: str = "0", count: int = 1000) -> list[tuple[str, DeadLetter]]:
-        """Given-up messages after an entry id, oldest first; what is none of ours is passed over."""
-        raw = self._do("xrange", self.key("dead"), f"({after}", "+", count)
-        letters = []
-        for entry, fields in raw:
-            try:
-                message = unpack(fields.get(b"m", b""))
-            except SchemaError as error:
-                log.warning("foreign entry among the dead letters", entry=entry.decode(), why=str(error))
-                continue
-            if isinstance(message, DeadLetter):
-                letters.append((entry.decode(), message))
-        return letters
 
     # -- workers ---------------------------------------------------------------------------------------------
 
@@ -168,7 +174,16 @@ class Broker(SharedState):
                     raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
             except SchemaError as error:
                 id, attempt = _named(fields or {})
-                self._bury(stage, entry, id, attempt, f"unreadable: {error}", traceback.format_exc(), body)
+                self._bury(
+                    stage,
+                    GROUPS[stage],
+                    entry,
+                    id=id,
+                    attempt=attempt,
+                    reason=f"unreadable: {error}",
+                    trace=traceback.format_exc(),
+                    body=body,
+                )
             else:
                 good.append(delivery)
         return good
@@ -213,16 +228,17 @@ class Broker(SharedState):
 
     def bury(self, delivery: Delivery, reason: str, trace: str) -> None:
         """Gives a message up: dead-letter stream, acknowledged, ticket marked dead."""
-        ticket = delivery.ticket
-        self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, pack(delivery.message))
-
-    def _bury(
-        self, stage: Stage, entry: str, id: int | None, attempt: int | None, reason: str, trace: str, body: bytes
-    ) -> None:
-        log.error("dead letter", stage=stage, ticket=id, attempt=attempt, reason=reason)
-        letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[: 16 * 2**20])
-        args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, pack(letter)]
-        self._script("bury", ["open", stage, "dead"], args)
+        ticket, body = delivery.ticket, pack(delivery.message)
+        self._bury(
+            delivery.stage,
+            GROUPS[delivery.stage],
+            delivery.entry,
+            id=ticket.id,
+            attempt=ticket.attempt,
+            reason=reason,
+            trace=trace,
+            body=body,
+        )
 
     def leave(self, stage: Stage) -> None:
         """Forgets this consumer if it holds nothing. Best effort: one that stays costs a name in a list."""

@@ -86,6 +86,12 @@ def _score(arguments: argparse.Namespace, flags: list[str]) -> int:
     return score(arguments, flags)
 
 
+def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import queue
+
+    return queue.run(arguments, flags)
+
+
 COMMANDS: dict[str, Command] = {
     "up": Command(
         _up,
@@ -152,12 +158,23 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
   hero score groups.jsonl --config my.toml""",
         ("verifier", "reward_model", "reward"),
     ),
+    "queue": Command(
+        _queue,
+        "The queues of a run: lag, pending, consumers; and its dead letters: list, show, retry, drop, purge.",
+        """  hero queue lag --run runs/quickstart/hero            the folder of a run that has a server of its own
+  hero queue list --run quickstart-1f2e3d --url redis://head:6379/0
+  hero queue show 1795281650598-0 --run ...            reason, traceback, origin and the message itself
+  hero queue retry 1795281650598-0 --run ...           its ticket once more, as the next attempt
+  hero queue drop 1795281650598-0 --run ...            forget it; the books keep the ticket as dead-lettered
+  hero queue purge --run ...                           forget all of them""",
+        (),
+    ),
 }
 
 
 def _parser(name: str, command: Command, with_settings: bool) -> argparse.ArgumentParser:
     epilog = f"examples:\n{command.examples}\n"
-    if with_settings:
+    if with_settings and command.sections:
         from common import config
 
         epilog += "\nsettings (TOML section, default, meaning); each is a flag and an environment variable too:\n"
@@ -173,10 +190,18 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
         parser.add_argument("file", type=Path, help="JSONL rows, .gz too")
         parser.add_argument("--out", type=Path, help="where the scored rows go (default: standard output)")
         parser.add_argument("--config", type=Path, help="TOML file with [verifier], [reward_model], [reward]")
+    elif name == "queue":
+        parser.add_argument("action", choices=("lag", "list", "show", "retry", "drop", "purge"))
+        parser.add_argument("entry", nargs="*", help="dead letters, as `hero queue list` names them")
+        parser.add_argument("--run", required=True, help="id of the run, or its folder")
+        parser.add_argument("--url", help="the broker (default: REDIS_URL, else the server of the run's folder)")
+        parser.add_argument("--json", action="store_true", help="lag, list: JSON instead of tables")
     else:
         parser.add_argument("config", type=Path, nargs="?", help="TOML file; deploy/configs/ has examples")
     if name == "up":
         parser.add_argument("--dry-run", action="store_true", help="check the settings and print them; start nothing")
+    if name == "queue":
+        return parser
     about = "short for --reward.mode" if "reward" in command.sections else argparse.SUPPRESS
     parser.add_argument("--rewards", choices=("hero", "verifier", "rm", "blend"), help=about)
     return parser
@@ -196,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[name]
     wants_help = any(a in ("-h", "--help") for a in arguments[1:])
     parsed, flags = _parser(name, command, wants_help).parse_known_args(arguments[1:])
-    if parsed.rewards:
+    if getattr(parsed, "rewards", None):
         flags += ["--reward.mode", parsed.rewards]
     try:
         return command.run(parsed, flags)

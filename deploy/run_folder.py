@@ -24,6 +24,9 @@ FREE = (
 )
 
 
+URL_FILE = "broker.url"
+
+
 def open_run(settings: Sections) -> tuple[str, bool]:
     """(run id, whether it is resumed). Raises RunFolderError rather than mix two runs in one folder.
 
@@ -70,12 +73,26 @@ def open_run(settings: Sections) -> tuple[str, bool]:
 
 def run_id_of(settings: Sections) -> str:
     """The id for a worker that is started by hand: run.id, else that of the run folder."""
-    if settings.run.id:
-        return settings.run.id
-    marker = settings.run.folder / "run.json"
+    return settings.run.id or id_in(settings.run.folder)
+
+
+def id_in(folder: Path) -> str:
+    """The id of the run in a folder."""
+    marker = folder / "run.json"
     if not marker.is_file():
         raise RunFolderError(f"which run? {marker} is not here: give --run.id (the learner's log and run.json name it)")
     return str(json.loads(marker.read_text())["id"])
+
+
+def note_broker_url(folder: Path, url: str) -> None:
+    """Where the server is that a run has of its own, for `broker_url_of`."""
+    write_atomically(folder / URL_FILE, url + "\n")
+
+
+def broker_url_of(folder: Path) -> str | None:
+    """The address of the server that the run in this folder started last; None if it started none."""
+    file = folder / URL_FILE
+    return file.read_text().strip() if file.is_file() else None
 
 
 def write_atomically(path: Path, text: str) -> None:

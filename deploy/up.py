@@ -28,7 +28,7 @@ from common.weights import default_folder
 from deploy import prepare
 from deploy.children import Children
 from deploy.cores import Cores, current, divide, keep_to
-from deploy.run_folder import open_run, write_atomically
+from deploy.run_folder import note_broker_url, open_run, write_atomically
 from deploy.show import closing_table, console, draw_curves
 from deploy.summary import metrics_lines, summarize
 from deploy.watch import Watch
@@ -121,6 +121,7 @@ def _broker_url(settings: Sections, folder: Path) -> Iterator[str]:
         yield url
         return
     with LocalServer(folder / "broker", settings.broker.memory_mb, log=folder / "broker.log") as server:
+        note_broker_url(folder, server.url)
         yield server.url
 
 

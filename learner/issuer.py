@@ -41,10 +41,9 @@ class Issuer:
             for id in ids:
                 ledger.issue(id)
 
-    def reissue_lost(self, ledger: Ledger, held: Container[int], incarnation: int, step: int) -> None:
-        """Tickets in flight that neither the broker knows nor the learner holds: the same ids, the next attempts."""
-        known = self._broker.open_tickets()
-        lost = [id for id in ledger.in_flight() if id not in known and id not in held]
+    def reissue_lost(self, ledger: Ledger, known: Container[int], incarnation: int, step: int) -> None:
+        """Tickets in flight that nobody knows, neither the broker nor the learner: the same ids, the next attempts."""
+        lost = [id for id in ledger.in_flight() if id not in known]
         for id in lost:
             self._broker.issue(self._ticket(id, ledger.reissue(id), incarnation, step))
         if lost:

@@ -28,6 +28,7 @@ class Ledger:
         self._state = np.zeros(1024, np.uint8)
         self._step = np.full(1024, -1, np.int32)
         self._attempt: dict[int, int] = {}
+        self._buried: dict[int, int] = {}
 
     def issue(self, id: int) -> None:
         """Books a ticket as in flight, attempt 1. Ids come in sequence."""
@@ -62,19 +63,32 @@ class Ledger:
 
     def bury(self, id: int) -> None:
         """Books a ticket as dead-lettered."""
+        self._expect_open(id)
+        self._buried[id] = self._attempt[id]
         self._settle(id, DEAD)
+
+    def revive(self, id: int, attempt: int) -> bool:
+        """Books a dead-lettered ticket as in flight again if it was put up as a later attempt than the one buried."""
+        if attempt <= self._buried.get(id, attempt):
+            return False
+        del self._buried[id]
+        self._state[id] = IN_FLIGHT
+        self._attempt[id] = attempt
+        return True
 
     def in_flight(self) -> dict[int, int]:
         """{id: attempt} of every ticket in flight."""
         return dict(self._attempt)
 
     def adopt(self, open_tickets: Mapping[int, tuple[str, int]]) -> None:
-        """Joins the broker's open set: what was issued after this ledger was saved is in flight again."""
+        """Joins the broker's open set: what was issued, or revived, after this ledger was saved is in flight again."""
         for id in range(self.issued, max(open_tickets, default=-1) + 1):
             self.issue(id)
-        for id, (_, attempt) in open_tickets.items():
+        for id, (stage, attempt) in open_tickets.items():
             if id in self._attempt:
                 self._attempt[id] = max(self._attempt[id], attempt)
+            elif stage != "dead":
+                self.revive(id, attempt)
 
     def trained_in(self, step: int) -> list[int]:
         """Ids that were trained into the batch that made `step`."""
@@ -92,9 +106,13 @@ class Ledger:
         """The counts, after checking them against each other and the open attempts. Raises BooksError."""
         counts = self.counts()
         open_by_state = {int(i) for i in np.flatnonzero(self._state[: self.issued] == IN_FLIGHT)}
-        astray = open_by_state ^ self._attempt.keys()
-        if astray:
-            raise BooksError(f"tickets {sorted(astray)[:20]} are in flight in one book and settled in the other")
+        dead_by_state = {int(i) for i in np.flatnonzero(self._state[: self.issued] == DEAD)}
+        for what, astray in (
+            ("in flight", open_by_state ^ self._attempt.keys()),
+            ("dead-lettered", dead_by_state ^ self._buried.keys()),
+        ):
+            if astray:
+                raise BooksError(f"tickets {sorted(astray)[:20]} are {what} in one book and not in the other")
         if counts["dropped"] != self.drops.total() or counts["issued"] != sum(counts[name] for name in NAMES):
             raise BooksError(f"the books do not balance: {counts}, drops {dict(self.drops)}")
         return counts
@@ -106,6 +124,7 @@ class Ledger:
                 "state": zlib.compress(self._state[: self.issued].tobytes()),
                 "step": zlib.compress(self._step[: self.issued].astype("<i4").tobytes()),
                 "attempt": list(self._attempt.items()),
+                "buried": list(self._buried.items()),
                 "drops": dict(self.drops),
             }
         )
@@ -122,6 +141,7 @@ class Ledger:
         ledger._state[: ledger.issued] = np.frombuffer(zlib.decompress(saved["state"]), np.uint8)
         ledger._step[: ledger.issued] = np.frombuffer(zlib.decompress(saved["step"]), "<i4")
         ledger._attempt = dict(saved["attempt"])
+        ledger._buried = dict(saved["buried"])
         ledger.drops = Counter(saved["drops"])
         ledger.audit()
         return ledger

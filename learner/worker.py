@@ -135,6 +135,7 @@ class Learner:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
         ticket = delivery.ticket
         held = any(d.ticket.id == ticket.id for d in self._ready)
+        self._ledger.revive(ticket.id, ticket.attempt)
         if held or not self._ledger.accepts(ticket.id, ticket.attempt):
             id = ticket.id if self._ledger.is_settled(ticket.id) else -1
             self._committer.settle(id, ticket.attempt, delivery.entry)
@@ -196,7 +197,7 @@ class Learner:
                 {"role": "learner", "step": self._step, "ready": len(self._ready), **self._ledger.audit()}
             )
         if self._reconcile.due():
-            self._reissue_lost()
+            self._compare_books()
             for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
                 self._admit(delivery)  # read by an older learner after this one had started
 
@@ -205,15 +206,23 @@ class Learner:
         for entry, letter in self._broker.dead_letters(self._last_letter):
             self._last_letter = entry
             if letter.id is not None and letter.attempt is not None and self._ledger.accepts(letter.id, letter.attempt):
-                self._ledger.bury(letter.id)
-                self._committer.settle(letter.id, letter.attempt)
+                self._bury(letter.id, letter.attempt)
 
-    def _reissue_lost(self) -> None:
-        """What the broker does not know any more: the policy is announced, tickets are issued again."""
+    def _bury(self, id: int, attempt: int) -> None:
+        self._ledger.bury(id)
+        self._committer.settle(id, attempt)
+
+    def _compare_books(self) -> None:
+        """What the broker does not know any more comes again; what it knows and the ledger does not is booked."""
         self._publisher.announce_again()
+        known = self._broker.open_tickets()
+        self._ledger.adopt(known)
+        for id, (stage, attempt) in known.items():
+            if stage == "dead" and self._ledger.accepts(id, attempt):  # somebody dropped its letter unread
+                self._bury(id, attempt)
         held = {delivery.ticket.id for delivery in self._ready}
         try:
-            self._issuer.reissue_lost(self._ledger, held, self._incarnation, self._step)
+            self._issuer.reissue_lost(self._ledger, known.keys() | held, self._incarnation, self._step)
         except BrokerFull as error:
             self._relieve(error)
 

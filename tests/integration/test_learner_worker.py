@@ -228,6 +228,45 @@ def test_a_dead_letter_is_booked_and_replaced(bench: Bench) -> None:
     assert bench.broker.open_tickets() == {}
 
 
+def test_a_dead_letter_that_somebody_drops_unread_is_booked_all_the_same(bench: Bench) -> None:
+    class Dropping(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            if ticket.id == 1:
+                self.broker.bury(order, "cannot be sampled", "")
+                self.broker.drop([entry for entry, _ in self.broker.dead_letters()])
+            else:
+                super().sample(order, ticket)
+
+    bench.play(Dropping)
+    books = finish(bench.learner(steps=3))
+    assert books == {"issued": 7, "trained": 6, "in_flight": 0, "dropped": 0, "dead_lettered": 1}
+    assert bench.broker.open_tickets() == {}
+
+
+def test_a_retried_ticket_is_trained_once_and_no_longer_dead(bench: Bench) -> None:
+    # Given a ticket that was given up, and that the learner has booked and closed as dead-lettered
+    class Retrying(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            if (ticket.id, ticket.attempt) == (1, 1):
+                self.broker.bury(order, "cannot be sampled", "")
+                return
+            super().sample(order, ticket)
+            letters = self.broker.dead_letters()
+            # When somebody retries it
+            if ticket.id > 4 and letters and self.broker.open_tickets().get(1) is None:
+                assert self.broker.retry(*letters[0])
+
+    bench.play(Retrying)
+    learner = bench.learner(steps=8)
+    books = finish(learner)
+    # Then its next attempt is consumed, and the books no longer count it among the dead
+    assert books["trained"] == 16 and books["dead_lettered"] == 0
+    assert books["issued"] == sum(count for name, count in books.items() if name != "issued")
+    [outcome] = [outcome for id, outcome in bench.logged() if id == 1]
+    assert outcome in ("trained", "dropped: stale"), "one ticket more than the bound allows may make one group late"
+    assert bench.broker.dead_letters() == []
+
+
 def test_a_broker_that_loses_everything(bench: Bench) -> None:
     # Given a run that has lost all its keys in the middle, tickets in flight and the announced policy included
     class Losing(Player):

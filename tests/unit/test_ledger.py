@@ -79,6 +79,16 @@ class Books(RuleBasedStateMachine):
         self.ledger.bury(id)
         self.state[id] = "dead_lettered"
 
+    @precondition(lambda self: self.state)
+    @rule(data=st.data(), attempt=st.integers(1, 4))
+    def revive(self, data: st.DataObject, attempt: int) -> None:
+        """Only what was given up comes back, and only as a later attempt."""
+        id = data.draw(st.sampled_from(sorted(self.state)))
+        later = self.state[id] == "dead_lettered" and attempt > self.attempt[id]
+        assert self.ledger.revive(id, attempt) == later
+        if later:
+            self.state[id], self.attempt[id] = "in_flight", attempt
+
     @rule()
     def restart(self) -> None:
         self.ledger = Ledger.restored(self.ledger.dump())
@@ -88,13 +98,16 @@ class Books(RuleBasedStateMachine):
         """The broker knows some tickets that this ledger has, perhaps settled, and some that it has not."""
         total = len(self.state) + beyond
         known = data.draw(st.lists(st.integers(0, total - 1), unique=True)) if total else []
-        found = {id: ("scored", data.draw(st.integers(1, 4))) for id in known}
+        stages = st.sampled_from(["tickets", "scored", "dead"])
+        found = {id: (data.draw(stages), data.draw(st.integers(1, 4))) for id in known}
         self.ledger.adopt(found)
         for id in range(len(self.state), max(found, default=-1) + 1):
             self.state[id], self.attempt[id] = "in_flight", 1
-        for id, (_, attempt) in found.items():
+        for id, (stage, attempt) in found.items():
             if self.state[id] == "in_flight":
                 self.attempt[id] = max(self.attempt[id], attempt)
+            elif self.state[id] == "dead_lettered" and stage != "dead" and attempt > self.attempt[id]:
+                self.state[id], self.attempt[id] = "in_flight", attempt
 
     @invariant()
     def equals_the_model(self) -> None:
@@ -153,6 +166,10 @@ def plant_forgotten_attempt(ledger: Ledger) -> None:
     del ledger._attempt[2]
 
 
+def plant_forgotten_grave(ledger: Ledger) -> None:
+    del ledger._buried[3]
+
+
 def plant_drop(ledger: Ledger) -> None:
     ledger.drops["stale"] += 1
 
@@ -162,12 +179,15 @@ def plant_issued(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    "plant", [plant_state, plant_reopened, plant_forgotten_attempt, plant_drop, plant_issued], ids=lambda f: f.__name__
+    "plant",
+    [plant_state, plant_reopened, plant_forgotten_attempt, plant_forgotten_grave, plant_drop, plant_issued],
+    ids=lambda f: f.__name__,
 )
 def test_an_audit_finds_a_planted_imbalance(plant) -> None:
     ledger = ledger_of(4)
     ledger.train([0], step=1)
     ledger.drop(1, "stale")
+    ledger.bury(3)
     ledger.audit()
     plant(ledger)
     with pytest.raises(BooksError):

@@ -1,0 +1,134 @@
+"""`hero queue`: how far every stage is behind, who works on it, and what was given up."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import BrokerUnavailable, QueueError, RunFolderError, SchemaError
+from common.schema import DeadLetter
+from common.server import configured_url
+from common.streams import Broker
+from deploy.run_folder import broker_url_of, id_in
+
+SHOWN_BODY_BYTES = 64 * 2**10
+
+out = Console(soft_wrap=True, highlight=False)
+
+
+def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
+    """One action on one run; returns the exit code."""
+    if flags:
+        raise QueueError(f"{flags[0]}: there is no such flag; see hero queue --help")
+    broker = _broker(arguments.run, arguments.url)
+    action, entries = arguments.action, arguments.entry
+    if (action in ("show", "retry", "drop")) != bool(entries):
+        raise QueueError(f"hero queue {action} takes " + ("no entry" if entries else "an entry, see hero queue list"))
+    if action == "lag":
+        _show_lag(broker, arguments.json)
+    elif action == "list":
+        _show_letters(dict(broker.dead_letters()), arguments.json)
+    elif action == "purge":
+        _purge(broker)
+    else:
+        letters = _letters(broker, entries)
+        if action == "show":
+            for entry, letter in letters.items():
+                print(json.dumps({"entry": entry, **_fields(letter)}, indent=1))
+        elif action == "drop":
+            out.print(f"{broker.drop(list(letters))} dropped; the books keep their tickets as dead-lettered")
+        else:
+            return _retry(broker, letters)
+    return 0
+
+
+def _broker(run: str, url: str | None) -> Broker:
+    folder = Path(run)
+    if folder.is_dir():
+        run_id, url = id_in(folder), configured_url(url) or broker_url_of(folder)
+    else:
+        run_id, url = run, configured_url(url)
+    if url is None:
+        raise BrokerUnavailable(f"which broker? give --url or set REDIS_URL, or the folder of run {run} as --run")
+    broker = Broker(url, run_id, "queue")
+    broker.fit()
+    if not broker.begun():
+        raise QueueError(f"the broker at {url} knows no run {run_id}; run.json in its folder has the id")
+    return broker
+
+
+def _letters(broker: Broker, entries: Sequence[str]) -> dict[str, DeadLetter]:
+    known = dict(broker.dead_letters())
+    if missing := [entry for entry in entries if entry not in known]:
+        raise QueueError(f"there is no dead letter {', '.join(missing)} in run {broker.run}; see hero queue list")
+    return {entry: known[entry] for entry in entries}
+
+
+def _show_lag(broker: Broker, as_json: bool) -> None:
+    backlog, consumers = broker.backlog(), broker.consumers()
+    dead = len(broker.dead_letters())
+    if as_json:
+        print(json.dumps({"stages": backlog, "consumers": consumers, "dead_letters": dead}))
+        return
+    stages = Table("stage", "entries", "lag: not delivered", "pending: being worked on", title=f"run {broker.run}")
+    for stage, state in backlog.items():
+        stages.add_row(stage, *("?" if state[k] is None else str(state[k]) for k in ("length", "lag", "pending")))
+    out.print(stages)
+    people = Table("consumer", "of", "pending", "oldest lease", "idle")
+    for c in consumers:
+        people.add_row(c["name"], c["stage"], str(c["pending"]), f"{c['oldest_s']:.1f} s", f"{c['idle_s']:.1f} s")
+    out.print(people)
+    out.print(f"{dead} dead letters" + (": hero queue list" if dead else ""))
+
+
+def _show_letters(letters: dict[str, DeadLetter], as_json: bool) -> None:
+    if as_json:
+        for entry, letter in letters.items():
+            print(json.dumps({"entry": entry, **_fields(letter, body=False)}))
+        return
+    table = Table("entry", "stage", "ticket", "attempt", "age", "given up by", "reason")
+    for entry, letter in letters.items():
+        age = max(0.0, time.time() - int(entry.split("-")[0]) / 1000)
+        id, attempt = ("?" if n is None else str(n) for n in (letter.id, letter.attempt))
+        table.add_row(entry, letter.stage, id, attempt, f"{age:.0f} s", letter.origin, letter.reason[:200])
+    out.print(table if letters else "no dead letters")
+
+
+def _fields(letter: DeadLetter, *, body: bool = True) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(letter).items() if name != "body"}
+    if body:
+        fields |= {
+            "body_bytes": len(letter.body),
+            "body_base64": base64.b64encode(letter.body[:SHOWN_BODY_BYTES]).decode(),
+        }
+    return fields
+
+
+def _retry(broker: Broker, letters: dict[str, DeadLetter]) -> int:
+    if broker.over():
+        raise RunFolderError(f"run {broker.run} is over: nobody would work on a ticket; train on with more run.steps")
+    failed = 0
+    for entry, letter in letters.items():
+        try:
+            again = broker.retry(entry, letter)
+            why = "its ticket has moved on"
+        except SchemaError as error:
+            again, why = False, f"no ticket can be read from it ({error}); the learner has issued another in its place"
+        failed += not again
+        out.print(f"{entry}: " + (f"ticket {letter.id} is up again" if again else f"not retried: {why}"))
+    return QueueError.exit_code if failed else 0
+
+
+def _purge(broker: Broker) -> None:
+    dropped = 0
+    while letters := broker.dead_letters():
+        dropped += broker.drop([entry for entry, _ in letters])
+    out.print(f"{dropped} dropped; the books keep their tickets as dead-lettered")
