@@ -1,4 +1,4 @@
-"""The streams of a run: tickets and their states, hand-over between stages, leases, dead letters.
+"""The streams of a run: tickets and their states, hand-over between stages, leases.
 
     {run}:tickets  {run}:rollouts  {run}:scored     streams, one owning consumer group each
     {run}:open     hash id -> "stage attempt"        every ticket that is not closed

@@ -1,4 +1,4 @@
-"""What people look at: progress bars, the live view of a run, the closing table, the picture of the curves."""
+"""What people look at: the line of a step, the closing table, the picture of the curves."""
 
 from __future__ import annotations
 
