@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
@@ -17,10 +18,12 @@ from common.models import local_folder
 from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker, Delivery
-from scorer.reward_model import RewardModel
 from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, settle, shape
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
+
+if TYPE_CHECKING:
+    from scorer.reward_model import RewardModel
 
 BLOCK_MS = 500
 
@@ -51,6 +54,8 @@ def make_reward_model(settings: Sections) -> RewardModel | None:
     """The configured reward model; None where the mode needs none."""
     if settings.reward.mode not in NEEDS_REWARD_MODEL:
         return None
+    from scorer.reward_model import RewardModel  # torch and transformers: seconds that other modes need not wait
+
     r = settings.reward_model
     folder = local_folder(r.model or "", "reward_model.model", r.revision)
     return RewardModel(

@@ -1,0 +1,121 @@
+"""What a soak must find at its end, from the surviving checkpoint and the broker; not from any counter under test.
+
+lost        a ticket that no book and no stream has: issued and neither settled in the surviving record nor open in the
+            broker with its message where its state says
+duplicated  a ticket trained into two surviving steps, or a message that was published twice for one attempt
+repeated    a ticket issued again although the broker never lost it
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import redis
+
+from common.streams import GROUPS
+from learner.ledger import Ledger
+
+Published = Counter[tuple[str, int, int]]
+"""How often (stage, id, attempt) was put into a stream."""
+
+
+@dataclass
+class Findings:
+    lost: list[str] = field(default_factory=list)
+    duplicated: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.duplicated or self.repeated)
+
+
+def audit(
+    ledger: Ledger,
+    last_step: int,
+    groups_per_step: int,
+    open_tickets: Mapping[int, tuple[str, int]],
+    messages: Mapping[str, set[tuple[int, int]]],
+    published: Published,
+) -> Findings:
+    """`ledger`: of the surviving checkpoint. `messages`: per stage (id, attempt) of every unacknowledged entry."""
+    found = Findings()
+    trained: dict[int, int] = {}
+    for step in range(1, last_step + 1):
+        ids = ledger.trained_in(step)
+        if len(ids) != groups_per_step:
+            found.duplicated.append(f"step {step} holds {len(ids)} groups, not {groups_per_step}: {ids}")
+        for id in ids:
+            if id in trained:
+                found.duplicated.append(f"ticket {id} was trained into steps {trained[id]} and {step}")
+            trained[id] = step
+    in_flight = ledger.in_flight()
+    for id in sorted(in_flight.keys() - open_tickets.keys()):
+        found.lost.append(f"ticket {id} is in flight in the books and unknown to the broker")
+    for id, (stage, attempt) in sorted(open_tickets.items()):
+        if id >= ledger.issued:
+            found.lost.append(f"ticket {id} is open in the broker and was never booked")
+        elif stage != "dead" and (id, attempt) not in messages.get(stage, set()):
+            found.lost.append(f"ticket {id} is open as {stage} {attempt}, where there is no message of it")
+        if attempt > 1:
+            found.repeated.append(f"ticket {id} is at attempt {attempt}")
+    for (stage, id, attempt), times in sorted(published.items()):
+        if times > 1:
+            found.duplicated.append(f"ticket {id}, attempt {attempt} came {times} times into {stage}")
+        if attempt > 1:
+            found.repeated.append(f"ticket {id} was put up as attempt {attempt} in {stage}")
+    return found
+
+
+def unacknowledged(client: redis.Redis, run_id: str) -> dict[str, set[tuple[int, int]]]:
+    """Per stage (id, attempt) of every entry that its owning group has not acknowledged."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for stage, group in GROUPS.items():
+        key = f"{{{run_id}}}:{stage}"
+        pending = {p["message_id"] for p in client.xpending_range(key, group, "-", "+", 10**6)}
+        [info] = [i for i in client.xinfo_groups(key) if i["name"] == group.encode()]
+        last = _order(info["last-delivered-id"])
+        found[stage] = {
+            (int(fields[b"id"]), int(fields[b"attempt"]))
+            for entry, fields in client.xrange(key)
+            if entry in pending or _order(entry) > last
+        }
+    return found
+
+
+def _order(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry.decode().partition("-")
+    return int(milliseconds), int(sequence)
+
+
+class Observer(threading.Thread):
+    """Reads every stream without belonging to any group, and counts what is published."""
+
+    def __init__(self, socket: str, run_id: str) -> None:
+        super().__init__(name="observer", daemon=True)
+        self._client = redis.Redis(unix_socket_path=socket, socket_timeout=5)
+        self._keys = {stage: f"{{{run_id}}}:{stage}" for stage in GROUPS}
+        self._last = dict.fromkeys(GROUPS, "-")
+        self._done = threading.Event()
+        self.published: Published = Counter()
+
+    def run(self) -> None:
+        while not self._done.wait(0.1):
+            try:
+                self.look()
+            except redis.RedisError:  # the server is being killed
+                continue
+
+    def look(self) -> None:
+        for stage, key in self._keys.items():
+            for entry, fields in self._client.xrange(key, self._last[stage], "+"):
+                self._last[stage] = f"({entry.decode()}"
+                self.published[stage, int(fields[b"id"]), int(fields[b"attempt"])] += 1
+
+    def end(self) -> None:
+        self._done.set()
+        self.join(10)
+        self.look()

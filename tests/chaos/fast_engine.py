@@ -1,0 +1,75 @@
+"""A sampler without a model, for the volume of a soak: same interface as `actors.engine.Engine`, no weights, no vLLM.
+
+Deterministic: what it samples follows from prompt, index and version alone. A third of its answers are right in the
+eyes of nobody: rewards do not matter here, delivery does.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from actors.engine import LoadTimes, Sampled
+
+STEPS_A_COMPLETION = 3  # calls of `step` until a completion ends: kills find groups in every state of progress
+
+
+class FastEngine:
+    """Takes requests, and ends each after a few steps."""
+
+    def __init__(self, vocabulary: int, version: int = 0) -> None:
+        self._vocabulary = vocabulary
+        self._version = version
+        self._running: dict[tuple[str, int], tuple[list[int], int, int, float]] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], *, n: int, temperature: float, max_tokens: int) -> None:
+        for index in range(n):
+            self._running[request_id, index] = (list(prompt_ids), max_tokens, 0, perf_counter())
+
+    def step(self) -> list[Sampled]:
+        ended = []
+        for key, (prompt, limit, done, started) in list(self._running.items()):
+            if done + 1 < STEPS_A_COMPLETION:
+                self._running[key] = prompt, limit, done + 1, started
+                continue
+            del self._running[key]
+            ended.append(self._sampled(key, prompt, limit, perf_counter() - started))
+        return ended
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        for key in [key for key in self._running if key[0] in set(request_ids)]:
+            del self._running[key]
+
+    def load(self, weights: Path, version: int) -> LoadTimes:
+        self._version = version
+        return LoadTimes(0.0, 0.0, 0.0, 0.0)
+
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        return [np.zeros(len(sequence) - 1, np.float32) for sequence in sequences]
+
+    def close(self) -> None:
+        self._running.clear()
+
+    def _sampled(self, key: tuple[str, int], prompt: list[int], limit: int, seconds: float) -> Sampled:
+        request, index = key
+        seed = zlib.crc32(repr((prompt, index)).encode())
+        generator = np.random.default_rng(seed)
+        length = int(generator.integers(1, limit))
+        return Sampled(
+            request_id=request,
+            index=index,
+            token_ids=generator.integers(0, self._vocabulary, length).tolist(),
+            logprobs=[-1.0] * length,
+            versions=[(length, self._version)],
+            finish_reason="stop",
+            text=f"\\boxed{{{seed % 100}}}",
+            seconds=seconds,
+        )

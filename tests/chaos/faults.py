@@ -1,0 +1,54 @@
+"""What happens to a cluster, and when: a seeded sequence. Pure but for the clock that it is given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["kill", "term", "pause", "restart_server", "fill_server"]
+WEIGHTS: dict[Kind, float] = {"kill": 0.88, "term": 0.05, "pause": 0.05, "restart_server": 0.01, "fill_server": 0.01}
+MEAN_PAUSE_S = 3.0  # between two faults of workers
+LONGEST_PAUSE_S = 4.0  # of a stopped worker: beyond the claim delay, so that it wakes up robbed
+STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: Kind
+    target: str
+    """Name of a worker; empty for the server."""
+    seconds: float = 0.0
+    """How long a pause or a full server lasts."""
+
+
+@dataclass(frozen=True)
+class LearnerEnd:
+    """When a learner is killed: after so many steps of its life and then some, or so many seconds after its start."""
+
+    steps: int | None
+    seconds: float
+
+
+class Faults:
+    """The same seed, the same faults in the same order; the machine decides what they meet."""
+
+    def __init__(self, seed: int, workers: Sequence[str]) -> None:
+        self._random = random.Random(seed)
+        self._workers = list(workers)
+
+    def pause(self) -> float:
+        """Seconds until the next fault."""
+        return self._random.expovariate(1 / MEAN_PAUSE_S)
+
+    def next(self) -> Fault:
+        kind = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        if kind in ("restart_server", "fill_server"):
+            return Fault(kind, "", self._random.uniform(0.5, 3.0))
+        return Fault(kind, self._random.choice(self._workers), self._random.uniform(0.1, LONGEST_PAUSE_S))
+
+    def learner_end(self) -> LearnerEnd:
+        if self._random.random() < 0.25:
+            return LearnerEnd(None, self._random.uniform(0.0, STARTING_S))
+        return LearnerEnd(self._random.randint(1, 5), self._random.uniform(0.0, 0.5))
