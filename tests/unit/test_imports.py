@@ -11,7 +11,8 @@ NETWORK = {"redis"}
 LIGHT = [
     "common.config", "common.errors", "common.leases", "common.lifecycle", "common.logs", "common.models",
     "common.problems", "common.schema", "common.server", "common.settings", "common.streams", "common.tasks",
-    "common.weights", "actors.worker", "scorer.worker", "deploy.children", "deploy.cli", "deploy.queue", "deploy.run_folder", "deploy.show",
+    "common.weights", "actors.worker", "scorer.worker", "deploy.children", "deploy.cli",
+    "deploy.queue", "deploy.run_folder", "deploy.show",
 ]  # fmt: skip
 PURE = [
     "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",
