@@ -19,6 +19,7 @@ from common.models import local_folder
 from common.schema import Policy, Ticket
 from common.settings import Sections
 from common.streams import Broker, Delivery
+from common.waiting import Waiting
 from common.weights import verified
 
 POLICY_POLL_S = 0.02
@@ -75,6 +76,7 @@ class Actor:
         self._poll = Every(POLICY_POLL_S)
         self._pulse = Every(1.0)
         self._reclaim = Every(settings.broker.claim_after_ms / 2000)
+        self._waiting = Waiting("actor")
         self._retry_weights_at = 0.0
         self._told_missing = ""
         self._worst_difference = 0.0
@@ -98,9 +100,12 @@ class Actor:
         self._engine.close()
 
     def _over(self) -> bool:
-        waits = "" if self._policy else "the learner's first policy"
-        if self._policy and not self._engine.busy:
-            waits = "tickets"
+        if self._policy is None:
+            self._waiting.on("the first policy", until="the learner announces one: is it alive?")
+        elif not self._engine.busy:
+            self._waiting.on("tickets", until="the learner issues some: is it alive, are its groups scored?")
+        else:
+            self._waiting.over()
         self._broker.heartbeat(
             {
                 "role": "actor",
@@ -112,7 +117,7 @@ class Actor:
                 "busy_s": self._busy_s,
                 "load_s": self._load_s,
                 "max_logprob_difference": self._worst_difference,
-                "waits_for": waits or None,
+                **self._waiting.state,
             }
         )
         return self._broker.over()

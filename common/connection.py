@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 
 import redis
 import structlog
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
+from redis.exceptions import RedisClusterException
 
+from common.address import client_of, is_cluster, shown
 from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
 
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
+
+_PASSING = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "LOADING", "NOREPLICAS")
 
 R = TypeVar("R")
 log = structlog.get_logger("connection")
@@ -38,16 +40,18 @@ class Connection(ABC):
 
     def __init__(self, url: str, run: str, role: str, *, stop: threading.Event | None = None) -> None:
         self.url = url
+        self._shown = shown(url)
         self.run = run
         self.consumer = f"{role}-{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.stop = stop or threading.Event()
         try:
-            # Scripts are idempotent, so a retried command changes nothing; a retried read only leaves a lease behind.
-            self._redis: Any = redis.Redis.from_url(
-                url, socket_timeout=30, socket_connect_timeout=5, retry=Retry(ExponentialBackoff(cap=0.5), 2)
-            )
+            self._redis = client_of(url)
         except ValueError as error:
-            raise BrokerUnavailable(f"broker.url = {url!r}: {error}; e.g. redis://host:6379/0") from error
+            raise BrokerUnavailable(f"broker.url = {self._shown!r}: {error}; e.g. redis://host:6379/0") from error
+        except (redis.RedisError, RedisClusterException) as error:
+            raise BrokerUnavailable(
+                f"no broker answers at {self._shown}: {error}; start it, or set broker.url"
+            ) from error
         self._scripts = {
             file.name.removesuffix(".lua"): self._redis.register_script(file.read_text())
             for file in (resources.files("common") / "lua").iterdir()
@@ -71,28 +75,32 @@ class Connection(ABC):
     def fit(self) -> str:
         """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy; changes nothing."""
         try:
-            info = self._redis.info()
+            infos = self._redis.info(target_nodes=redis.RedisCluster.PRIMARIES) if is_cluster(self._redis) else None
+            servers = list(infos.values()) if infos else [self._redis.info()]
         except redis.AuthenticationError as error:
             raise BrokerUnavailable(
-                f"the broker at {self.url} refuses the login: {error}; set user and password in the URL"
+                f"the broker at {self._shown} refuses the login: {error}; set user and password in the URL"
             ) from error
-        except redis.RedisError as error:
+        except (redis.RedisError, RedisClusterException) as error:
             raise BrokerUnavailable(
-                f"no broker answers at {self.url}: {error}; start it, or set broker.url or REDIS_URL"
+                f"no broker answers at {self._shown}: {error}; start it, or set broker.url or REDIS_URL"
             ) from error
+        return min((self._fit_server(info) for info in servers), key=_numbers)
+
+    def _fit_server(self, info: dict[str, Any]) -> str:
         version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+        if _numbers(version) < OLDEST_SERVER:
             raise BrokerUnfit(
-                f"the broker at {self.url} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
+                f"the broker at {self._shown} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
             )
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise BrokerUnfit(
-                f"the broker at {self.url} evicts keys when full (maxmemory-policy {policy}), which would lose "
+                f"the broker at {self._shown} evicts keys when full (maxmemory-policy {policy}), which would lose "
                 "tickets; run CONFIG SET maxmemory-policy noeviction"
             )
         if info.get("role") != "master":
-            raise BrokerUnfit(f"the broker at {self.url} is a {info.get('role')}; connect to the primary")
+            raise BrokerUnfit(f"the broker at {self._shown} is a {info.get('role')}; connect to the primary")
         return version
 
     def _wait_for(self, what: str, call: Callable[[], R], *, patient: bool = True) -> R:
@@ -104,21 +112,24 @@ class Connection(ABC):
             try:
                 result = call()
             except redis.OutOfMemoryError as error:
-                failure: BrokerUnavailable = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
+                failure: BrokerUnavailable = BrokerFull(f"the broker at {self._shown} is at maxmemory: {error}")
                 remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
             except redis.ResponseError as error:
                 if "OOM" in str(error):
-                    failure = BrokerFull(f"the broker at {self.url} is at maxmemory: {error}")
+                    failure = BrokerFull(f"the broker at {self._shown} is at maxmemory: {error}")
                     remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
                 elif "NOGROUP" in str(error):
                     self._prepare()  # the broker lost its data; the learner will issue again what is missing
                     continue
+                elif str(error).startswith(_PASSING):  # a failover, or a server that reads its file
+                    failure = BrokerUnavailable(f"the broker at {self._shown} cannot answer yet: {error}")
+                    remedy = "goes on when it has a primary again"
                 elif "FENCED" in str(error):
                     raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
                 else:
                     raise
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                failure = BrokerUnavailable(f"no broker answers at {self.url}: {error}")
+            except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
+                failure = BrokerUnavailable(f"no broker answers at {self._shown}: {error}")
                 remedy = "goes on when it answers again"
             else:
                 if said:
@@ -144,7 +155,7 @@ class Connection(ABC):
 
     def _scripts_together(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """A script once for each (keys, args), in one round trip; a failure repeats all, which changes nothing."""
-        if len(calls) < 2:
+        if len(calls) < 2 or is_cluster(self._redis):  # whose pipelines run no scripts
             return [self._script(name, *call) for call in calls]
 
         def call() -> list[Any]:
@@ -155,3 +166,7 @@ class Connection(ABC):
                 return replies
 
         return self._wait_for(name, call)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])

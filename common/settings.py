@@ -40,7 +40,8 @@ class BrokerSettings(Section):
     """Redis >= 7.0 or Valkey."""
 
     url: str | None = None
-    """redis://, rediss:// or unix:// address. Unset: REDIS_URL, else a server that `hero up` starts."""
+    """redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// address. Unset: REDIS_URL, else a
+    server that `hero up` starts."""
     claim_after_ms: Annotated[int, Field(ge=500)] = 30_000
     """A lease that was not renewed for so long is taken over by another worker."""
     max_deliveries: Positive = 3

@@ -73,10 +73,10 @@ def _letters(broker: Broker, entries: Sequence[str]) -> dict[str, DeadLetter]:
 
 
 def _show_lag(broker: Broker, as_json: bool) -> None:
-    backlog, consumers = broker.backlog(), broker.consumers()
+    backlog, consumers, processes = broker.backlog(), broker.consumers(), broker.processes()
     dead = len(broker.dead_letters())
     if as_json:
-        print(json.dumps({"stages": backlog, "consumers": consumers, "dead_letters": dead}))
+        print(json.dumps({"stages": backlog, "consumers": consumers, "processes": processes, "dead_letters": dead}))
         return
     stages = Table("stage", "entries", "lag: not delivered", "pending: being worked on", title=f"run {broker.run}")
     for stage, state in backlog.items():
@@ -86,6 +86,13 @@ def _show_lag(broker: Broker, as_json: bool) -> None:
     for c in consumers:
         people.add_row(c["name"], c["stage"], str(c["pending"]), f"{c['oldest_s']:.1f} s", f"{c['idle_s']:.1f} s")
     out.print(people)
+    now = time.time()
+    alive = Table("process", "role", "last heard of", "waits for", "since")
+    for name, state in processes.items():
+        since = f"{now - state['waits_since']:.0f} s" if state.get("waits_since") else ""
+        heard = f"{now - state.get('time', now):.0f} s ago"
+        alive.add_row(name, state.get("role", "?"), heard, state.get("waits_for") or "", since)
+    out.print(alive)
     out.print(f"{dead} dead letters" + (": hero queue list" if dead else ""))
 
 

@@ -14,6 +14,7 @@ from common.schema import Scored
 from common.settings import Sections
 from common.streams import Broker, Delivery
 from common.tasks import Problem
+from common.waiting import Waiting
 from learner.advantage import advantages
 from learner.commit import Committer
 from learner.groups import drop_reason, payload_bytes, sequences
@@ -28,7 +29,6 @@ from learner.render import Renderer
 from learner.reward_log import RewardLog
 
 BLOCK_MS = 50
-SAY_WAITING_AFTER_S = 30.0
 
 log = structlog.get_logger("learner")
 
@@ -83,8 +83,7 @@ class Learner:
         self._last_letter = "0"
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
-        self._waiting_since = time.monotonic()
-        self._said_waiting = Every(SAY_WAITING_AFTER_S)
+        self._waiting = Waiting("learner")
 
     def start(self) -> None:
         """Fences older learners off, restores the last checkpoint, takes over what they left, publishes."""
@@ -119,17 +118,17 @@ class Learner:
         missing = self._options.groups_per_step - len(self._ready)
         if missing <= 0:
             return
+        self._waiting.on(
+            "scored groups",
+            until="actors and scorers deliver: are they alive?",
+            details=lambda: {
+                "have": len(self._ready),
+                "need": self._options.groups_per_step,
+                "backlog": self._broker.backlog(),
+            },
+        )
         for delivery in self._broker.read("scored", missing, BLOCK_MS):
             self._admit(delivery)
-        if self._said_waiting.due() and time.monotonic() - self._waiting_since > SAY_WAITING_AFTER_S:
-            log.warning(
-                "waiting for scored groups",
-                have=len(self._ready),
-                need=self._options.groups_per_step,
-                seconds=round(time.monotonic() - self._waiting_since),
-                backlog=self._broker.backlog(),
-                until="actors and scorers deliver: are they alive?",
-            )
 
     def _admit(self, delivery: Delivery) -> None:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
@@ -159,7 +158,8 @@ class Learner:
         size = self._options.groups_per_step
         if len(self._ready) < size:
             return
-        waited = time.monotonic() - self._waiting_since
+        waited = self._waiting.seconds
+        self._waiting.over()
         batch, self._ready = self._ready[:size], self._ready[size:]
         groups = [_scored(delivery) for delivery in batch]
         gains = [advantages(g.r_hat, g.weight, self._options.advantage) for g in groups]
@@ -181,7 +181,6 @@ class Learner:
             "publish": time.monotonic() - published,
         }
         self._metrics_log.write(self._step, metrics | result.metrics, seconds, result.skipped, self._ledger)
-        self._waiting_since = time.monotonic()
 
     def _settle(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -194,7 +193,13 @@ class Learner:
             self._broker.check_fence(self._incarnation)
             self._collect_dead()
             self._broker.heartbeat(
-                {"role": "learner", "step": self._step, "ready": len(self._ready), **self._ledger.audit()}
+                {
+                    "role": "learner",
+                    "step": self._step,
+                    "ready": len(self._ready),
+                    **self._ledger.audit(),
+                    **self._waiting.state,
+                }
             )
         if self._reconcile.due():
             self._compare_books()

@@ -18,6 +18,7 @@ from common.models import local_folder
 from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker, Delivery
+from common.waiting import Waiting
 from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, settle, shape
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
@@ -78,6 +79,7 @@ class Scorer:
         self._model = model
         self._stop = stop
         self._leases = Leases(broker, settings.broker.claim_after_ms)
+        self._waiting = Waiting("scorer")
         self._pulse = Every(1.0)
         self._reclaim = Every(settings.broker.claim_after_ms / 2000)
         self._groups = 0
@@ -90,6 +92,10 @@ class Scorer:
                 broker = self._settings.broker
                 taken = self._broker.claim("rollouts", broker.claim_after_ms, broker.max_deliveries)
             taken += self._broker.read("rollouts", self._settings.scorer.batch_groups, 0 if taken else BLOCK_MS)
+            if taken:
+                self._waiting.over()
+            else:
+                self._waiting.on("rollouts", until="actors deliver: are they alive?")
             self._leases.hold(taken)
             try:
                 self._score(taken)
@@ -102,7 +108,13 @@ class Scorer:
 
     def _over(self) -> bool:
         self._broker.heartbeat(
-            {"role": "scorer", "groups": self._groups, "verify_s": self._verify_s, "model_s": self._model_s}
+            {
+                "role": "scorer",
+                "groups": self._groups,
+                "verify_s": self._verify_s,
+                "model_s": self._model_s,
+                **self._waiting.state,
+            }
         )
         return self._broker.over()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["kill", "term", "pause", "restart_server", "fill_server"]
-WEIGHTS: dict[Kind, float] = {"kill": 0.88, "term": 0.05, "pause": 0.05, "restart_server": 0.01, "fill_server": 0.01}
+WEIGHTS: dict[Kind, float] = {"kill": 0.8, "term": 0.05, "pause": 0.13, "restart_server": 0.01, "fill_server": 0.01}
 MEAN_PAUSE_S = 3.0  # between two faults of workers
 LONGEST_PAUSE_S = 4.0  # of a stopped worker: beyond the claim delay, so that it wakes up robbed
 STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included

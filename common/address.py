@@ -1,0 +1,90 @@
+"""From the broker's address to a client: one server, the primary that Sentinels name, or a cluster.
+
+    redis://user:password@host:6379/0                      one server; rediss:// with TLS
+    unix:///run/redis.sock                                 one server on this machine
+    redis+sentinel://user:password@a:26379,b:26379/mymaster/0
+    redis+cluster://user:password@a:6379,b:6379            any of its nodes; rediss+... with TLS, for both
+
+User and password are those of the data servers; `?sentinel_username=...&sentinel_password=...` those of the Sentinels.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.cluster import ClusterNode
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 30, 5
+RETRIES = 2
+SENTINEL_PORT, SERVER_PORT = 26379, 6379
+
+
+def client_of(url: str) -> Any:
+    """A client for any of the addresses above; a cluster's connects at once.
+
+    Commands are retried: scripts are idempotent, so that changes nothing; a retried read leaves a lease behind.
+    Raises ValueError for an address that is none of these, redis' own errors when a cluster does not answer.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": READ_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(ExponentialBackoff(cap=0.5), RETRIES),
+    }
+    parts = urlsplit(url)
+    plain, _, kind = parts.scheme.partition("+")
+    if not kind and plain in ("redis", "rediss", "unix"):
+        return redis.Redis.from_url(url, **options)
+    if plain not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
+        raise ValueError("it begins with none of redis://, rediss://, unix://, redis+sentinel://, redis+cluster://")
+    options |= {"username": _text(parts.username), "password": _text(parts.password), "ssl": plain == "rediss"}
+    if kind == "cluster":
+        node: Any = ClusterNode
+        nodes = [node(host, port) for host, port in _hosts(parts.netloc, SERVER_PORT)]
+        return redis.RedisCluster(startup_nodes=nodes, **options)
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError(
+            "a Sentinel's address ends with the name of its primary, e.g. redis+sentinel://a:26379/mymaster"
+        )
+    asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+        _hosts(parts.netloc, SENTINEL_PORT),
+        sentinel_kwargs={
+            "socket_timeout": CONNECT_TIMEOUT_S,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "username": asked.get("sentinel_username"),
+            "password": asked.get("sentinel_password"),
+            "ssl": plain == "rediss",
+        },
+        **options,
+    )
+    return sentinel.master_for(service, db=int(database or 0))
+
+
+def is_cluster(client: Any) -> bool:
+    return isinstance(client, redis.RedisCluster)
+
+
+def shown(url: str) -> str:
+    """The address without its passwords, for logs and messages."""
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url))
+
+
+def _hosts(netloc: str, port: int) -> list[tuple[str, int]]:
+    found = []
+    for place in netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{place}")
+        if not one.hostname:
+            raise ValueError(f"{place!r} is no host")
+        found.append((one.hostname, one.port or port))
+    return found
+
+
+def _text(quoted: str | None) -> str | None:
+    return None if quoted is None else unquote(quoted)

@@ -1,0 +1,109 @@
+"""`python -m tests.chaos.mutations [NAME ...]`: the soak can fail. Each promise is broken in a copy of the code, once.
+
+One JSON line for each mutation: what the soak found, after how many kills and seconds. Exit code 1 if one stays unseen.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("actors", "common", "deploy", "learner", "scorer", "tests")
+KILLS = 60
+DEADLINE_S = 1800
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`before` stands once in `file` and becomes `after`."""
+
+    file: str
+    before: str
+    after: str
+
+
+MUTATIONS = {
+    # Whoever dies while it works takes the message along.
+    "acknowledge_before_publishing": Mutation(
+        "common/streams.py",
+        "        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]\n",
+        "        found = [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]\n"
+        "        if found and stage != 'scored':\n"
+        "            self._do('xack', self.key(stage), GROUPS[stage], *[d.entry for d in found])\n"
+        "        return found\n",
+    ),
+    # A worker that was robbed of its lease publishes a second result.
+    "no_stage_check": Mutation(
+        "common/lua/hand_over.lua", "if open ~= ARGV[5] .. ' ' .. ARGV[4] then", "if not open then"
+    ),
+    # What was trained since the last checkpoint is gone with the learner, and nobody has it any more.
+    "acknowledge_before_the_checkpoint": Mutation(
+        "learner/commit.py",
+        "        self._settled.append((id, attempt, entry))\n",
+        "        self._settled.append((id, attempt, entry))\n"
+        "        self._broker._do('hdel', self._broker.key('open'), id)\n"
+        "        if entry:\n"
+        "            self._broker._do('xack', self._broker.key('scored'), 'learner', entry)\n",
+    ),
+    # Entries that nobody has read yet are cut off.
+    "trim_by_maxlen": Mutation(
+        "common/lua/trim.lua",
+        "return redis.call('XTRIM', KEYS[1], 'MINID', keep_from)",
+        "return redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)",
+    ),
+}
+
+
+def mutated(mutation: Mutation, folder: Path) -> Path:
+    """A copy of the code with one promise broken."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    file = folder / mutation.file
+    text = file.read_text()
+    if text.count(mutation.before) != 1:
+        raise RuntimeError(f"{mutation.file} holds {text.count(mutation.before)} times what is to be broken")
+    file.write_text(text.replace(mutation.before, mutation.after))
+    return folder
+
+
+def main(names: Sequence[str]) -> int:
+    unseen = 0
+    for name in names or MUTATIONS:
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.chaos.soak", "--kills", str(KILLS), "--seed", "0", "--minutes", "20"],
+                cwd=mutated(MUTATIONS[name], Path(folder)),
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=DEADLINE_S,
+                check=False,
+            )
+        result = json.loads(done.stdout.splitlines()[-1])
+        found = {kind: result[kind] for kind in ("lost", "duplicated", "repeated", "violations") if result[kind]}
+        unseen += done.returncode == 0
+        seconds = round(time.monotonic() - started)
+        print(
+            json.dumps(
+                {
+                    "mutation": name,
+                    "red": done.returncode == 1,
+                    "found": found,
+                    "kills": result["kills"],
+                    "seconds": seconds,
+                }
+            )
+        )
+    return 1 if unseen else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Which client an address gives, and what a wrong one says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from redis.sentinel import SentinelConnectionPool
+
+from common import address
+from common.address import client_of, shown
+
+
+def test_one_server() -> None:
+    client = client_of("rediss://me:secret@host:7000/3")
+    options = client.connection_pool.connection_kwargs
+    assert (options["host"], options["port"], options["db"], options["password"]) == ("host", 7000, 3, "secret")
+    assert client.connection_pool.connection_class is redis.SSLConnection
+
+
+def test_sentinels() -> None:
+    client = client_of("redis+sentinel://me:p%40ss@a,b:1234,[::1]:5/primary/2?sentinel_username=s&sentinel_password=t")
+    pool = client.connection_pool
+    assert isinstance(pool, SentinelConnectionPool) and pool.service_name == "primary" and pool.is_master
+    options = pool.connection_kwargs
+    assert (options["username"], options["password"], options["db"]) == ("me", "p@ss", 2)
+    asked = [s.connection_pool.connection_kwargs for s in pool.sentinel_manager.sentinels]
+    assert [(o["host"], o["port"]) for o in asked] == [("a", 26379), ("b", 1234), ("::1", 5)]
+    assert {(o["username"], o["password"]) for o in asked} == {("s", "t")}
+
+
+def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(address.redis, "RedisCluster", lambda **options: made.update(options))
+    client_of("rediss+cluster://me:secret@a:1,b/")
+    assert [(n.host, n.port) for n in made["startup_nodes"]] == [("a", 1), ("b", 6379)]
+    assert (made["username"], made["password"], made["ssl"]) == ("me", "secret", True)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("host:6379", "none of redis://"),
+        ("redis+magic://a", "none of redis://"),
+        ("http+cluster://a", "none of redis://"),
+        ("redis+sentinel://a:26379", "name of its primary"),
+        ("redis+sentinel:///primary", "is no host"),
+        ("redis+cluster://a,,b", "is no host"),
+        ("redis+cluster://a:port", "port"),
+    ],
+)
+def test_a_wrong_address_says_what_is_wrong(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        client_of(url)
+
+
+def test_passwords_are_not_shown() -> None:
+    url = "redis+sentinel://me:secret@a,b/p?sentinel_username=s&sentinel_password=hidden&x=1"
+    assert shown(url) == "redis+sentinel://me:***@a,b/p?sentinel_username=s&sentinel_password=***&x=1"
+    assert shown("redis://:secret@host/0") == "redis://:***@host/0"
+    assert shown("unix:///tmp/a.sock") == "unix:///tmp/a.sock"
