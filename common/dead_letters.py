@@ -74,5 +74,5 @@ class DeadLetters(SharedState):
             self.consumer,
             body[:MAX_BODY_BYTES],
         )
-        args = [group, entry, "" if id is None else id, attempt or 0, pack(letter)]
+        args = [group, entry, "" if id is None else id, attempt or 0, stage, pack(letter)]
         self._script("bury", ["open", stage, "dead"], args)

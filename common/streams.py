@@ -10,7 +10,7 @@ exactly once in effect, whatever retries, robs or dies.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +158,13 @@ class Broker(DeadLetters):
                 claimed = self._do("xclaim", key, group, self.consumer, min_idle_ms, entries)
                 taken += self._deliveries(stage, claimed, 2)
         return taken
+
+    def missed(self, stage: Stage, held: Container[str]) -> list[Delivery]:
+        """What the server counts as ours and we do not hold: its reply was lost on the way."""
+        key, group = self.key(stage), GROUPS[stage]
+        mine = self._do("xpending_range", key, group, "-", "+", 10_000, consumername=self.consumer)
+        lost = [entry["message_id"] for entry in mine if entry["message_id"].decode() not in held]
+        return self._deliveries(stage, self._do("xclaim", key, group, self.consumer, 0, lost), 2) if lost else []
 
     def _deliveries(self, stage: Stage, entries: Sequence[Any], deliveries: int) -> list[Delivery]:
         good = []

@@ -52,6 +52,11 @@ class Committer:
         """Number of settled results that wait for the next commit."""
         return len(self._settled)
 
+    @property
+    def entries(self) -> set[str]:
+        """The messages that wait for the next commit."""
+        return {entry for _, _, entry in self._settled}
+
     def settle(self, id: int, attempt: int, entry: str = "", size_bytes: int = 0) -> None:
         """Takes a result to close with the next commit. Id -1 closes no ticket, entry "" acknowledges no message."""
         self._settled.append((id, attempt, entry))

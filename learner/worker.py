@@ -205,6 +205,8 @@ class Learner:
             self._compare_books()
             for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
                 self._admit(delivery)  # read by an older learner after this one had started
+            for delivery in self._broker.missed("scored", self._committer.entries | {d.entry for d in self._ready}):
+                self._admit(delivery)
 
     def _collect_dead(self) -> None:
         """Books what was given up; each leaves room for a new ticket."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import redis
 
+from common.schema import Stage
 from common.streams import GROUPS
 from learner.ledger import Ledger
 
@@ -72,18 +73,20 @@ def audit(
 
 def unacknowledged(client: redis.Redis, run_id: str) -> dict[str, set[tuple[int, int]]]:
     """Per stage (id, attempt) of every entry that its owning group has not acknowledged."""
-    found: dict[str, set[tuple[int, int]]] = {}
-    for stage, group in GROUPS.items():
-        key = f"{{{run_id}}}:{stage}"
-        pending = {p["message_id"] for p in client.xpending_range(key, group, "-", "+", 10**6)}
-        [info] = [i for i in client.xinfo_groups(key) if i["name"] == group.encode()]
-        last = _order(info["last-delivered-id"])
-        found[stage] = {
-            (int(fields[b"id"]), int(fields[b"attempt"]))
-            for entry, fields in client.xrange(key)
-            if entry in pending or _order(entry) > last
-        }
-    return found
+    return {stage: set(entries(client, run_id, stage)) for stage in GROUPS}
+
+
+def entries(client: redis.Redis, run_id: str, stage: Stage) -> list[tuple[int, int]]:
+    """(id, attempt) of every entry of a stream that its owning group has not acknowledged."""
+    key, group = f"{{{run_id}}}:{stage}", GROUPS[stage]
+    pending = {p["message_id"] for p in client.xpending_range(key, group, "-", "+", 10**6)}
+    [info] = [i for i in client.xinfo_groups(key) if i["name"] == group.encode()]
+    last = _order(info["last-delivered-id"])
+    return [
+        (int(fields[b"id"]), int(fields[b"attempt"]))
+        for entry, fields in client.xrange(key)
+        if entry in pending or _order(entry) > last
+    ]
 
 
 def _order(entry: bytes) -> tuple[int, int]:

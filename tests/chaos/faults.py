@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["kill", "term", "pause", "restart_server", "fill_server"]
-WEIGHTS: dict[Kind, float] = {"kill": 0.8, "term": 0.05, "pause": 0.13, "restart_server": 0.01, "fill_server": 0.01}
+Kind = Literal["kill", "term", "pause", "restart_server", "fill_server", "cut", "delay"]
+WEIGHTS: dict[Kind, float] = {
+    "kill": 0.72,
+    "term": 0.05,
+    "pause": 0.13,
+    "cut": 0.05,
+    "delay": 0.03,
+    "restart_server": 0.01,
+    "fill_server": 0.01,
+}
 MEAN_PAUSE_S = 3.0  # between two faults of workers
 LONGEST_PAUSE_S = 4.0  # of a stopped worker: beyond the claim delay, so that it wakes up robbed
 STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included
@@ -18,9 +26,9 @@ STARTING_S = 15.0  # a learner that is killed at any second of its life, its sta
 class Fault:
     kind: Kind
     target: str
-    """Name of a worker; empty for the server."""
+    """Name of a worker; empty for the server and its connections."""
     seconds: float = 0.0
-    """How long a pause or a full server lasts."""
+    """How long a pause, a full server or a delay lasts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Faults:
 
     def next(self) -> Fault:
         kind = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        if kind in ("restart_server", "fill_server"):
+        if kind in ("restart_server", "fill_server", "cut", "delay"):
             return Fault(kind, "", self._random.uniform(0.5, 3.0))
         return Fault(kind, self._random.choice(self._workers), self._random.uniform(0.1, LONGEST_PAUSE_S))
 

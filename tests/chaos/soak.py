@@ -2,10 +2,10 @@
 
 One server with an append-only file, the real DeepSpeed learner with a tiny model, real actors around a sampler without
 a model (`--real-engine`: around vLLM), real scorers with their verification children. They are killed, asked to leave
-and frozen at any instant, the server is killed and filled up; each is started again at once. At the end the faults
-stop, training must go on, all drain, and the surviving checkpoint is compared with the broker. The last line of
-standard output is JSON; exit code 1 when a ticket is lost, trained twice or repeated without cause, or when a process
-ended by itself.
+and frozen at any instant, their connections are cut in mid-reply and delayed, the server is killed and filled up;
+whoever is gone is started again at once. At the end the faults stop, training must go on, all drain, and the surviving
+checkpoint is compared with the broker. The last line of standard output is JSON; exit code 1 when a ticket is lost,
+trained twice or repeated without cause, or when a process ended by itself.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from learner.ledger import Ledger
 from tests.chaos.audit import Findings, Observer, audit, unacknowledged
 from tests.chaos.cluster import Cluster, Server
 from tests.chaos.faults import Fault, Faults
+from tests.chaos.proxy import Proxy
 
 GROUPS_PER_STEP = 4
 MEMORY_MB = 64
 RECOVER_S = 180.0  # after the last fault: three steps, or the run is stuck
 RECOVER_STEPS = 3
 DRAIN_S = 60.0
+DELAY_S = 0.2
 RESTART_S = 10.0  # a worker that starts while the server is away says so and ends; it is started again
 POLL_S = 0.02
 ALLOWED_ENDS = (-signal.SIGKILL, -signal.SIGTERM, 0, LEFT_AT_ONCE)  # 0: it drained; at once: asked twice
@@ -85,14 +87,15 @@ class Soak:
         self.run_id = f"soak-{seed}"
         settings = prepare(folder, real)
         self.server = Server(folder / "b", find_server()[0], MEMORY_MB)
+        self.proxy = Proxy(folder / "p", self.server.socket)
         self.cluster = Cluster(
-            settings, self.server.url, self.run_id, folder / "logs", actors=actors, scorers=scorers, real=real
+            settings, self.proxy.url, self.run_id, folder / "logs", actors=actors, scorers=scorers, real=real
         )
         self.faults = Faults(seed, [name for name in self.cluster.workers if name != "learner"])
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self._resume: dict[str, float] = {}
-        self._refill_at = float("inf")
+        self._refill_at = self._undelay_at = float("inf")
         self._restarted = float("-inf")
         self._next = time.monotonic() + self.faults.pause()
         self._plan_learner()
@@ -116,6 +119,9 @@ class Soak:
         if now >= self._refill_at:
             self._set_memory(MEMORY_MB * 2**20)
             self._refill_at = float("inf")
+        if now >= self._undelay_at:
+            self.proxy.delay(0.0)
+            self._undelay_at = float("inf")
         if now >= self._next:
             self._next = now + self.faults.pause()
             self._meet(self.faults.next())
@@ -135,6 +141,7 @@ class Soak:
         for name in self._resume:
             self.cluster.signal(name, signal.SIGCONT)
         self._set_memory(MEMORY_MB * 2**20)
+        self.proxy.delay(0.0)
         steps, deadline = self.steps(), time.monotonic() + RECOVER_S
         while self.steps() < steps + RECOVER_STEPS:
             self.mend()
@@ -152,6 +159,7 @@ class Soak:
 
     def close(self) -> None:
         self.cluster.close()
+        self.proxy.close()
         self.server.stop()
 
     def _meet(self, fault: Fault) -> None:
@@ -167,6 +175,11 @@ class Soak:
             self.counts["kill server"] += 1
             self.server.restart()
             self._restarted = time.monotonic()
+        elif fault.kind == "cut":
+            self.proxy.cut()
+        elif fault.kind == "delay":
+            self.proxy.delay(DELAY_S)
+            self._undelay_at = time.monotonic() + fault.seconds
         elif fault.kind == "fill_server":
             self._set_memory(1)
             self._refill_at = time.monotonic() + fault.seconds

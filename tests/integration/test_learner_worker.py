@@ -98,6 +98,28 @@ def test_groups_that_come_twice_are_trained_once(bench: Bench) -> None:
     assert bench.broker.open_tickets() == {}
 
 
+def test_groups_whose_delivery_was_lost_on_the_way_are_asked_for_again(bench: Bench) -> None:
+    # Given a learner whose first replies are lost after the server has booked them as delivered
+    bench.play()
+    learner = bench.learner(steps=5)
+    read, lost = learner._broker.read, []
+
+    def read_or_lose(*arguments: Any) -> list[Delivery]:
+        found = read(*arguments)
+        if len(lost) < 3:
+            lost.extend(found)
+            return []
+        return found
+
+    learner._broker.read = read_or_lose  # type: ignore[method-assign]
+    # Then it trains on them all the same, each once
+    books = finish(learner)
+    assert len(lost) >= 3 and books["trained"] == 10 and books["in_flight"] == 0
+    assert max(Counter(bench.logged()).values()) == 1
+    assert {d.ticket.id for d in lost} <= {id for id, _ in bench.logged()}
+    assert all(state["pending"] == 0 for state in bench.broker.backlog().values())
+
+
 def test_a_dead_letter_is_booked_and_replaced(bench: Bench) -> None:
     class Burying(Player):
         def sample(self, order: Delivery, ticket: Ticket) -> None:

@@ -1,0 +1,75 @@
+"""A proxy in front of the server that cuts connections in the middle of a reply, and delays them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+CHUNK_BYTES = 65_536
+
+
+class Proxy(threading.Thread):
+    """Listens on `path`, a unix socket, and passes everything on to the server's socket."""
+
+    def __init__(self, path: Path, server: Path) -> None:
+        super().__init__(name="proxy", daemon=True)
+        self.url = f"unix://{path}"
+        self._path, self._server = path, server
+        self._delay_s = 0.0
+        self._cut: set[asyncio.Task[None]] = set()
+        self._replies: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self.start()
+        self._ready.wait(10)
+
+    def run(self) -> None:
+        self._loop.run_until_complete(self._listen())
+        self._loop.run_forever()
+
+    def cut(self) -> None:
+        """Every connection ends within its next reply: half of what it brings arrives."""
+        self._loop.call_soon_threadsafe(lambda: self._cut.update(self._replies))
+
+    def delay(self, seconds: float) -> None:
+        """Every message, in both directions, arrives so much later; 0 ends it."""
+        self._delay_s = seconds
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.join(10)
+
+    async def _listen(self) -> None:
+        await asyncio.start_unix_server(self._connected, self._path)
+        self._ready.set()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            from_server, to_server = await asyncio.open_unix_connection(self._server)
+        except OSError:  # it is being killed
+            writer.close()
+            return
+        asking = asyncio.create_task(self._pump(reader, to_server))
+        replying = asyncio.create_task(self._pump(from_server, writer))
+        self._replies.add(replying)
+        await asyncio.wait({asking, replying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (asking, replying):
+            task.cancel()
+        self._replies.discard(replying)
+        self._cut.discard(replying)
+        for side in (writer, to_server):
+            side.close()
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(CHUNK_BYTES):
+                if self._delay_s:
+                    await asyncio.sleep(self._delay_s)
+                cut = asyncio.current_task() in self._cut
+                target.write(data[: len(data) // 2] if cut else data)
+                await target.drain()
+                if cut:
+                    return
+        except OSError:  # one side is gone, and so the other
+            return
