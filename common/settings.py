@@ -122,7 +122,7 @@ class ActorSettings(Section):
     threads: Positive = 1
     """OpenMP threads of one actor."""
     own_cores: bool = False
-    """`hero up` gives each actor a core for every thread and the rest to all others: a sixth faster where
+    """`hero up` gives each actor a core for every thread and the rest to all others: an eighth faster where
     actors compute on the CPU. Not for two runs on one machine, which would take the same cores."""
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.02
     """Largest allowed |engine - learner| log-probability of the fixed check sequences after an update;
