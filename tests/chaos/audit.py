@@ -42,8 +42,12 @@ def audit(
     messages: Mapping[str, set[tuple[int, int]]],
     published: Published,
 ) -> Findings:
-    """`ledger`: of the surviving checkpoint. `messages`: per stage (id, attempt) of every unacknowledged entry."""
+    """`ledger`: of the surviving checkpoint. `messages`: per stage (id, attempt) of every unacknowledged entry.
+
+    What was issued after the checkpoint is joined to the ledger first, as the next learner does.
+    """
     found = Findings()
+    ledger.adopt(open_tickets)
     trained: dict[int, int] = {}
     for step in range(1, last_step + 1):
         ids = ledger.trained_in(step)
@@ -57,9 +61,7 @@ def audit(
     for id in sorted(in_flight.keys() - open_tickets.keys()):
         found.lost.append(f"ticket {id} is in flight in the books and unknown to the broker")
     for id, (stage, attempt) in sorted(open_tickets.items()):
-        if id >= ledger.issued:
-            found.lost.append(f"ticket {id} is open in the broker and was never booked")
-        elif stage != "dead" and (id, attempt) not in messages.get(stage, set()):
+        if stage != "dead" and (id, attempt) not in messages.get(stage, set()):
             found.lost.append(f"ticket {id} is open as {stage} {attempt}, where there is no message of it")
         if attempt > 1:
             found.repeated.append(f"ticket {id} is at attempt {attempt}")

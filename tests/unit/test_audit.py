@@ -35,11 +35,19 @@ def test_sound_books_are_clean() -> None:
     assert audit(books(), **SOUND).clean
 
 
+def test_what_was_issued_after_the_checkpoint_is_not_lost() -> None:
+    issued = {"open_tickets": SOUND["open_tickets"] | {8: ("tickets", 1)}}
+    ledger = books()
+    assert audit(ledger, **(SOUND | issued | {"messages": {"tickets": {(7, 1), (8, 1)}, "rollouts": {(5, 1)}}})).clean
+    assert ledger.counts()["in_flight"] == 3
+
+
 @pytest.mark.parametrize(
     ("what", "changes", "says"),
     [
         ("lost", {"open_tickets": {5: ("rollouts", 1)}}, "ticket 7 is in flight in the books and unknown"),
-        ("lost", {"open_tickets": SOUND["open_tickets"] | {9: ("tickets", 1)}}, "ticket 9 is open in the broker"),
+        ("lost", {"open_tickets": SOUND["open_tickets"] | {8: ("tickets", 1)}}, "ticket 8 is open as tickets 1"),
+        ("lost", {"open_tickets": SOUND["open_tickets"] | {9: ("tickets", 1)}}, "ticket 8 is in flight in the books"),
         ("lost", {"messages": {"tickets": set(), "rollouts": {(5, 1)}}}, "ticket 7 is open as tickets 1"),
         ("lost", {"messages": {"tickets": {(7, 2)}, "rollouts": {(5, 1)}}}, "ticket 7 is open as tickets 1"),
         ("duplicated", {"published": Counter({("scored", 1, 1): 2})}, "ticket 1, attempt 1 came 2 times into scored"),
