@@ -44,6 +44,7 @@ class Faults:
 
     def __init__(self, seed: int, workers: Sequence[str]) -> None:
         self._random = random.Random(seed)
+        self._learner = random.Random(f"{seed}/learner")  # its steps decide when it dies
         self._workers = list(workers)
 
     def pause(self) -> float:
@@ -57,6 +58,6 @@ class Faults:
         return Fault(kind, self._random.choice(self._workers), self._random.uniform(0.1, LONGEST_PAUSE_S))
 
     def learner_end(self) -> LearnerEnd:
-        if self._random.random() < 0.25:
-            return LearnerEnd(None, self._random.uniform(0.0, STARTING_S))
-        return LearnerEnd(self._random.randint(1, 5), self._random.uniform(0.0, 0.5))
+        if self._learner.random() < 0.25:
+            return LearnerEnd(None, self._learner.uniform(0.0, STARTING_S))
+        return LearnerEnd(self._learner.randint(1, 5), self._learner.uniform(0.0, 0.5))
