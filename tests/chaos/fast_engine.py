@@ -6,16 +6,17 @@ eyes of nobody: rewards do not matter here, delivery does.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
 from actors.engine import LoadTimes, Sampled
 
-STEPS_A_COMPLETION = 3  # calls of `step` until a completion ends: kills find groups in every state of progress
+STEPS_A_COMPLETION = 6
+STEP_S = 0.05  # so that kills find groups in progress
 
 
 class FastEngine:
@@ -32,16 +33,17 @@ class FastEngine:
 
     def add(self, request_id: str, prompt_ids: Sequence[int], *, n: int, temperature: float, max_tokens: int) -> None:
         for index in range(n):
-            self._running[request_id, index] = (list(prompt_ids), max_tokens, 0, perf_counter())
+            self._running[request_id, index] = (list(prompt_ids), max_tokens, 0, time.perf_counter())
 
     def step(self) -> list[Sampled]:
+        time.sleep(STEP_S)
         ended = []
         for key, (prompt, limit, done, started) in list(self._running.items()):
             if done + 1 < STEPS_A_COMPLETION:
                 self._running[key] = prompt, limit, done + 1, started
                 continue
             del self._running[key]
-            ended.append(self._sampled(key, prompt, limit, perf_counter() - started))
+            ended.append(self._sampled(key, prompt, limit, time.perf_counter() - started))
         return ended
 
     def abort(self, request_ids: Sequence[str]) -> None:
