@@ -71,6 +71,13 @@ def is_cluster(client: Any) -> bool:
     return isinstance(client, redis.RedisCluster)
 
 
+def infos(client: Any) -> list[dict[str, Any]]:
+    """INFO of the server, or of every primary of a cluster."""
+    if is_cluster(client):
+        return [client.info(target_nodes=node) for node in client.get_primaries()]
+    return [client.info()]
+
+
 def shown(url: str) -> str:
     """The address without its passwords, for logs and messages."""
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url))

@@ -19,7 +19,7 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
-from common.address import client_of, is_cluster, shown
+from common.address import client_of, infos, is_cluster, shown
 from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
 
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
@@ -40,17 +40,18 @@ class Connection(ABC):
 
     def __init__(self, url: str, run: str, role: str, *, stop: threading.Event | None = None) -> None:
         self.url = url
-        self._shown = shown(url)
+        self.shown = shown(url)
+        """The address as messages may show it."""
         self.run = run
         self.consumer = f"{role}-{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.stop = stop or threading.Event()
         try:
             self._redis = client_of(url)
         except ValueError as error:
-            raise BrokerUnavailable(f"broker.url = {self._shown!r}: {error}; e.g. redis://host:6379/0") from error
+            raise BrokerUnavailable(f"broker.url = {self.shown!r}: {error}; e.g. redis://host:6379/0") from error
         except (redis.RedisError, RedisClusterException) as error:
             raise BrokerUnavailable(
-                f"no broker answers at {self._shown}: {error}; start it, or set broker.url"
+                f"no broker answers at {self.shown}: {error}; start it, or set broker.url"
             ) from error
         self._scripts = {
             file.name.removesuffix(".lua"): self._redis.register_script(file.read_text())
@@ -75,15 +76,14 @@ class Connection(ABC):
     def fit(self) -> str:
         """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy; changes nothing."""
         try:
-            infos = self._redis.info(target_nodes=redis.RedisCluster.PRIMARIES) if is_cluster(self._redis) else None
-            servers = list(infos.values()) if infos else [self._redis.info()]
+            servers = infos(self._redis)
         except redis.AuthenticationError as error:
             raise BrokerUnavailable(
-                f"the broker at {self._shown} refuses the login: {error}; set user and password in the URL"
+                f"the broker at {self.shown} refuses the login: {error}; set user and password in the URL"
             ) from error
         except (redis.RedisError, RedisClusterException) as error:
             raise BrokerUnavailable(
-                f"no broker answers at {self._shown}: {error}; start it, or set broker.url or REDIS_URL"
+                f"no broker answers at {self.shown}: {error}; start it, or set broker.url or REDIS_URL"
             ) from error
         return min((self._fit_server(info) for info in servers), key=_numbers)
 
@@ -91,16 +91,16 @@ class Connection(ABC):
         version = str(info.get("redis_version", "0"))
         if _numbers(version) < OLDEST_SERVER:
             raise BrokerUnfit(
-                f"the broker at {self._shown} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
+                f"the broker at {self.shown} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
             )
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise BrokerUnfit(
-                f"the broker at {self._shown} evicts keys when full (maxmemory-policy {policy}), which would lose "
+                f"the broker at {self.shown} evicts keys when full (maxmemory-policy {policy}), which would lose "
                 "tickets; run CONFIG SET maxmemory-policy noeviction"
             )
         if info.get("role") != "master":
-            raise BrokerUnfit(f"the broker at {self._shown} is a {info.get('role')}; connect to the primary")
+            raise BrokerUnfit(f"the broker at {self.shown} is a {info.get('role')}; connect to the primary")
         return version
 
     def _wait_for(self, what: str, call: Callable[[], R], *, patient: bool = True) -> R:
@@ -112,24 +112,24 @@ class Connection(ABC):
             try:
                 result = call()
             except redis.OutOfMemoryError as error:
-                failure: BrokerUnavailable = BrokerFull(f"the broker at {self._shown} is at maxmemory: {error}")
+                failure: BrokerUnavailable = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
                 remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
             except redis.ResponseError as error:
                 if "OOM" in str(error):
-                    failure = BrokerFull(f"the broker at {self._shown} is at maxmemory: {error}")
+                    failure = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
                     remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
                 elif "NOGROUP" in str(error):
                     self._prepare()  # the broker lost its data; the learner will issue again what is missing
                     continue
                 elif str(error).startswith(_PASSING):  # a failover, or a server that reads its file
-                    failure = BrokerUnavailable(f"the broker at {self._shown} cannot answer yet: {error}")
+                    failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
                     remedy = "goes on when it has a primary again"
                 elif "FENCED" in str(error):
                     raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
                 else:
                     raise
             except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
-                failure = BrokerUnavailable(f"no broker answers at {self._shown}: {error}")
+                failure = BrokerUnavailable(f"no broker answers at {self.shown}: {error}")
                 remedy = "goes on when it answers again"
             else:
                 if said:

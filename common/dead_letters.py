@@ -14,10 +14,8 @@ from dataclasses import replace
 import structlog
 
 from common.errors import SchemaError
-from common.schema import DeadLetter, Rollout, Scored, Stage, Ticket, pack, unpack
+from common.schema import DeadLetter, Rollout, Scored, Ticket, pack, unpack
 from common.shared_state import SharedState
-
-MAX_REASON_CHARS, MAX_TRACEBACK_CHARS, MAX_BODY_BYTES = 4000, 8000, 16 * 2**20
 
 log = structlog.get_logger("streams")
 
@@ -38,6 +36,10 @@ class DeadLetters(SharedState):
                 letters.append((entry.decode(), message))
         return letters
 
+    def dead_count(self) -> int:
+        """Entries of the stream of dead letters."""
+        return int(self._do("xlen", self.key("dead")))
+
     def retry(self, entry: str, letter: DeadLetter) -> bool:
         """Puts the letter's ticket up again; False when it has moved on. SchemaError when no ticket can be read."""
         message = unpack(letter.body)
@@ -51,28 +53,3 @@ class DeadLetters(SharedState):
     def drop(self, entries: Sequence[str]) -> int:
         """Forgets letters; returns how many were there."""
         return int(self._do("xdel", self.key("dead"), *entries)) if entries else 0
-
-    def _bury(
-        self,
-        stage: Stage,
-        group: str,
-        entry: str,
-        *,
-        id: int | None,
-        attempt: int | None,
-        reason: str,
-        trace: str,
-        body: bytes,
-    ) -> None:
-        log.error("dead letter", stage=stage, ticket=id, attempt=attempt, reason=reason)
-        letter = DeadLetter(
-            stage,
-            id,
-            attempt,
-            reason[:MAX_REASON_CHARS],
-            trace[-MAX_TRACEBACK_CHARS:],
-            self.consumer,
-            body[:MAX_BODY_BYTES],
-        )
-        args = [group, entry, "" if id is None else id, attempt or 0, stage, pack(letter)]
-        self._script("bury", ["open", stage, "dead"], args)

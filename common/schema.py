@@ -24,7 +24,7 @@ from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields
 WIRE_VERSION = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
-MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8
+MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
 MAX_EXTRACTED_CHARS = 4096
 MAX_FOLDER_CHARS = 4096
 
@@ -284,7 +284,10 @@ def _completions(m: Fields, ordered: int) -> list[Completion]:
     rows, start = [], 0
     for text, runs, reason, second in zip(texts, versions, finish, seconds, strict=True):
         history = _versions(runs, m)
-        end = start + sum([tokens for tokens, _, _ in history])
+        tokens = sum([run[0] for run in history])
+        if tokens > MAX_TOKENS:
+            raise SchemaError(f"{m.where} has a completion of {tokens:,} tokens, the limit is {MAX_TOKENS:,}")
+        end = start + tokens
         rows.append(Completion(text, ids[start:end], logprobs[start:end], history, reason, second))
         start = end
     if not start == len(ids) == len(logprobs):

@@ -19,7 +19,7 @@ import structlog
 
 from common.dead_letters import DeadLetters
 from common.errors import BrokerUnavailable, SchemaError
-from common.schema import Message, Rollout, Scored, Stage, Ticket, pack, unpack
+from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
 
 GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
 NEXT: dict[Stage, Stage] = {"tickets": "rollouts", "rollouts": "scored"}
@@ -153,18 +153,20 @@ class Broker(DeadLetters):
             if other["name"] == self.consumer.encode() or not other["pending"]:
                 continue
             left = self._do("xpending_range", key, group, "-", "+", 1000, consumername=other["name"], idle=min_idle_ms)
-            if left:
-                entries = [entry["message_id"] for entry in left]
-                claimed = self._do("xclaim", key, group, self.consumer, min_idle_ms, entries)
-                taken += self._deliveries(stage, claimed, 2)
+            taken += self._taken_over(stage, [entry["message_id"] for entry in left], min_idle_ms)
         return taken
 
     def missed(self, stage: Stage, held: Container[str]) -> list[Delivery]:
         """What the server counts as ours and we do not hold: its reply was lost on the way."""
-        key, group = self.key(stage), GROUPS[stage]
-        mine = self._do("xpending_range", key, group, "-", "+", 10_000, consumername=self.consumer)
-        lost = [entry["message_id"] for entry in mine if entry["message_id"].decode() not in held]
-        return self._deliveries(stage, self._do("xclaim", key, group, self.consumer, 0, lost), 2) if lost else []
+        mine = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", 10_000, consumername=self.consumer)
+        return self._taken_over(stage, [e["message_id"] for e in mine if e["message_id"].decode() not in held], 0)
+
+    def _taken_over(self, stage: Stage, entries: Sequence[bytes], min_idle_ms: int) -> list[Delivery]:
+        """Pending entries, delivered to us once more."""
+        if not entries:
+            return []
+        claimed = self._do("xclaim", self.key(stage), GROUPS[stage], self.consumer, min_idle_ms, entries)
+        return self._deliveries(stage, claimed, 2)
 
     def _deliveries(self, stage: Stage, entries: Sequence[Any], deliveries: int) -> list[Delivery]:
         good = []
@@ -181,16 +183,7 @@ class Broker(DeadLetters):
                     raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
             except SchemaError as error:
                 id, attempt = _named(fields or {})
-                self._bury(
-                    stage,
-                    GROUPS[stage],
-                    entry,
-                    id=id,
-                    attempt=attempt,
-                    reason=f"unreadable: {error}",
-                    trace=traceback.format_exc(),
-                    body=body,
-                )
+                self._bury(stage, entry, id, attempt, f"unreadable: {error}", traceback.format_exc(), body)
             else:
                 good.append(delivery)
         return good
@@ -235,17 +228,16 @@ class Broker(DeadLetters):
 
     def bury(self, delivery: Delivery, reason: str, trace: str) -> None:
         """Gives a message up: dead-letter stream, acknowledged, ticket marked dead."""
-        ticket, body = delivery.ticket, pack(delivery.message)
-        self._bury(
-            delivery.stage,
-            GROUPS[delivery.stage],
-            delivery.entry,
-            id=ticket.id,
-            attempt=ticket.attempt,
-            reason=reason,
-            trace=trace,
-            body=body,
-        )
+        ticket = delivery.ticket
+        self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, pack(delivery.message))
+
+    def _bury(
+        self, stage: Stage, entry: str, id: int | None, attempt: int | None, reason: str, trace: str, body: bytes
+    ) -> None:
+        log.error("dead letter", stage=stage, ticket=id, attempt=attempt, reason=reason)
+        letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[: 16 * 2**20])
+        args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, stage, pack(letter)]
+        self._script("bury", ["open", stage, "dead"], args)
 
     def leave(self, stage: Stage) -> None:
         """Forgets this consumer if it holds nothing. Best effort: one that stays costs a name in a list."""

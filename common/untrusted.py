@@ -33,7 +33,7 @@ class Fields:
 
     @property
     def where(self) -> str:
-        """E.g. `scored.rollout.completions[3]`: put together only for an error, as it costs more than a check."""
+        """E.g. `scored.rollout.completions`: put together only for an error, as it costs more than a check."""
         return self._place if self._outer is None else f"{self._outer.where}.{self._place}"
 
     def _get(self, key: str, kind: type | tuple[type, ...]) -> Any:
@@ -42,12 +42,10 @@ class Fields:
             raise SchemaError(f"{self.where}.{key} is {type(value).__name__}, not what the wire says")
         return value
 
-    def text(self, key: str, limit: int = MAX_TEXT_CHARS, among: tuple[str, ...] | None = None) -> str:
+    def text(self, key: str, limit: int = MAX_TEXT_CHARS) -> str:
         value: str = self._get(key, str)
         if len(value) > limit:
             raise SchemaError(f"{self.where}.{key} has {len(value):,} characters, the limit is {limit:,}")
-        if among is not None and value not in among:
-            raise SchemaError(f"{self.where}.{key} is {value!r:.80}, not one of {', '.join(among)}")
         return value
 
     def count(self, key: str, low: int = 0, high: int = 2**53) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from common.errors import ChildFailed
-from common.lifecycle import die_with_parent
+from common.lifecycle import computing_environment, die_with_parent
 from deploy.cores import current, keep_to
 
 MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
@@ -103,15 +102,13 @@ class Children:
 
 
 def _spawn(command: list[str], threads: int, cores: set[int] | None, log_file: Path) -> subprocess.Popen[bytes]:
-    # Two OpenMP pools that spin while they wait slow a step from 0.1 s to 10 s on two cores.
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     with log_file.open("ab") as out, keep_to(cores or current()):
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            env=environment,
+            env=computing_environment(threads) | {"PYTHONUNBUFFERED": "1"},
             preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C reaches us alone; we forward it as a drain
         )

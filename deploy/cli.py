@@ -200,10 +200,10 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
         parser.add_argument("config", type=Path, nargs="?", help="TOML file; deploy/configs/ has examples")
     if name == "up":
         parser.add_argument("--dry-run", action="store_true", help="check the settings and print them; start nothing")
-    if name == "queue":
-        return parser
-    about = "short for --reward.mode" if "reward" in command.sections else argparse.SUPPRESS
-    parser.add_argument("--rewards", choices=("hero", "verifier", "rm", "blend"), help=about)
+    parser.set_defaults(rewards=None)
+    if command.sections:
+        about = "short for --reward.mode" if "reward" in command.sections else argparse.SUPPRESS
+        parser.add_argument("--rewards", choices=("hero", "verifier", "rm", "blend"), help=about)
     return parser
 
 
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[name]
     wants_help = any(a in ("-h", "--help") for a in arguments[1:])
     parsed, flags = _parser(name, command, wants_help).parse_known_args(arguments[1:])
-    if getattr(parsed, "rewards", None):
+    if parsed.rewards:
         flags += ["--reward.mode", parsed.rewards]
     try:
         return command.run(parsed, flags)

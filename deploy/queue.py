@@ -6,7 +6,7 @@ import argparse
 import base64
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     if action == "lag":
         _show_lag(broker, arguments.json)
     elif action == "list":
-        _show_letters(dict(broker.dead_letters()), arguments.json)
+        _show_letters(dict(_every_letter(broker)), arguments.json)
     elif action == "purge":
         _purge(broker)
     else:
@@ -61,12 +61,19 @@ def _broker(run: str, url: str | None) -> Broker:
     broker = Broker(url, run_id, "queue")
     broker.fit()
     if not broker.begun():
-        raise QueueError(f"the broker at {url} knows no run {run_id}; run.json in its folder has the id")
+        raise QueueError(f"the broker at {broker.shown} knows no run {run_id}; run.json in its folder has the id")
     return broker
 
 
+def _every_letter(broker: Broker) -> Iterator[tuple[str, DeadLetter]]:
+    last = "0"
+    while page := broker.dead_letters(last):
+        yield from page
+        last = page[-1][0]
+
+
 def _letters(broker: Broker, entries: Sequence[str]) -> dict[str, DeadLetter]:
-    known = dict(broker.dead_letters())
+    known = dict(_every_letter(broker))
     if missing := [entry for entry in entries if entry not in known]:
         raise QueueError(f"there is no dead letter {', '.join(missing)} in run {broker.run}; see hero queue list")
     return {entry: known[entry] for entry in entries}
@@ -74,7 +81,7 @@ def _letters(broker: Broker, entries: Sequence[str]) -> dict[str, DeadLetter]:
 
 def _show_lag(broker: Broker, as_json: bool) -> None:
     backlog, consumers, processes = broker.backlog(), broker.consumers(), broker.processes()
-    dead = len(broker.dead_letters())
+    dead = broker.dead_count()
     if as_json:
         print(json.dumps({"stages": backlog, "consumers": consumers, "processes": processes, "dead_letters": dead}))
         return

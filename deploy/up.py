@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import structlog
 
 from common import config, logs
 from common.errors import ChildFailed
-from common.lifecycle import die_with_parent, stop_on_signals
+from common.lifecycle import computing_environment, die_with_parent, stop_on_signals
 from common.models import local_folder
 from common.server import LocalServer, configured_url
 from common.settings import Sections
@@ -161,7 +160,7 @@ def _evaluated(
         return None
     if not out.is_file():
         command = [sys.executable, "-m", "deploy.evaluate", str(settings_file), str(model), str(out)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(settings.actor.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = computing_environment(settings.actor.threads)
         evaluation = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
         while evaluation.poll() is None:
             if stop.wait(LOOK_EVERY_S):

@@ -12,17 +12,16 @@ from pathlib import Path
 
 import redis
 
-from common.lifecycle import die_with_parent
+from common.lifecycle import computing_environment, die_with_parent
+from common.server import LocalServer
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
 MODULES = {
     "learner": ["deploy.cli", "learner"],
     "actor": ["tests.chaos.fast_actor"],
     "real-actor": ["deploy.cli", "actor"],
     "scorer": ["deploy.cli", "scorer"],
 }
-SERVER_START_S = 20.0
 
 
 @dataclass
@@ -36,45 +35,31 @@ class Worker:
 
 
 class Server:
-    """A server with an append-only file on a fixed socket: killed and started again, it has what it acknowledged."""
+    """A server with an append-only file at a fixed address: killed and started again, it has what it acknowledged."""
 
-    def __init__(self, folder: Path, binary: str, memory_mb: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.socket = folder / "s"
-        self.url = f"unix://{self.socket}"
-        self._command = [
-            binary, "--port", "0", "--unixsocket", str(self.socket), "--maxmemory", f"{memory_mb}mb",
-            "--maxmemory-policy", "noeviction", "--save", "", "--appendonly", "yes", "--dir", str(folder),
-        ]  # fmt: skip
-        self.process = self._start()
+    def __init__(self, folder: Path, memory_mb: int) -> None:
+        self._folder, self._memory_mb = folder, memory_mb
+        self._server = self._start()
+        self.socket = Path(self._server.url.removeprefix("unix://"))
+
+    @property
+    def url(self) -> str:
+        return self._server.url
 
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5)
 
     def restart(self) -> None:
         """SIGKILL, and up again."""
-        self.process.kill()
-        self.process.wait()
-        self.process = self._start()
+        self.stop()
+        self._server = self._start()
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self._server.process.kill()
+        self._server.process.wait()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self.socket.unlink(missing_ok=True)
-        with (self.folder / "server.log").open("ab") as out:
-            process = subprocess.Popen(self._command, stdout=out, stderr=out, preexec_fn=die_with_parent)
-        deadline = time.monotonic() + SERVER_START_S
-        while True:
-            try:
-                self.client().ping()
-                return process
-            except redis.RedisError:  # also while it reads its file
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the server did not start, see {self.folder}/server.log") from None
-                time.sleep(0.02)
+    def _start(self) -> LocalServer:
+        return LocalServer(self._folder, self._memory_mb, append_only=True)
 
 
 class Cluster:
@@ -129,7 +114,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=os.environ | ENVIRONMENT,
+                env=computing_environment(threads=1) | {"PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
                 preexec_fn=die_with_parent,
             )

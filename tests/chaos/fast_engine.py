@@ -1,7 +1,7 @@
 """A sampler without a model, for the volume of a soak: same interface as `actors.engine.Engine`, no weights, no vLLM.
 
-Deterministic: what it samples follows from prompt, index and version alone. A third of its answers are right in the
-eyes of nobody: rewards do not matter here, delivery does.
+Deterministic: what it samples follows from prompt and index alone. Hardly an answer is right: rewards do not matter
+here, delivery does.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ from rich.progress import TextColumn
 from common.errors import BrokerUnavailable
 from common.lifecycle import LEFT_AT_ONCE
 from common.progress import Bars
-from common.server import find_server
 from common.streams import Broker
 from learner import checkpoint
 from learner.ledger import Ledger
@@ -86,7 +85,7 @@ class Soak:
         self.folder = folder
         self.run_id = f"soak-{seed}"
         settings = prepare(folder, real)
-        self.server = Server(folder / "b", find_server()[0], MEMORY_MB)
+        self.server = Server(folder / "b", MEMORY_MB)
         self.proxy = Proxy(folder / "p", self.server.socket)
         self.cluster = Cluster(
             settings, self.proxy.url, self.run_id, folder / "logs", actors=actors, scorers=scorers, real=real
@@ -94,6 +93,7 @@ class Soak:
         self.faults = Faults(seed, [name for name in self.cluster.workers if name != "learner"])
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
+        self._metrics_bytes = self._steps = 0
         self._resume: dict[str, float] = {}
         self._refill_at = self._undelay_at = float("inf")
         self._restarted = float("-inf")
@@ -105,9 +105,15 @@ class Soak:
         return sum(count for name, count in self.counts.items() if name.startswith("kill"))
 
     def steps(self) -> int:
-        """Steps that the metrics file has, lost branches included."""
+        """Steps that the metrics file has, lost branches included; reads what is new."""
         file = self.folder / "run" / "metrics.jsonl"
-        return file.read_bytes().count(b"\n") if file.exists() else 0
+        if file.exists():
+            with file.open("rb") as lines:
+                lines.seek(self._metrics_bytes)
+                new = lines.read()
+            self._metrics_bytes += len(new)
+            self._steps += new.count(b"\n")
+        return self._steps
 
     def turn(self) -> None:
         """Whatever is due now."""

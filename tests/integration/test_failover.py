@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from common.server import find_server
 from common.streams import Broker, Delivery
 from tests import make
 from tests.integration.learning import Bench, Player, finish
+from tests.until import until
 
 NODES, SENTINELS = 3, 3
 SLOTS = 16384
@@ -38,16 +38,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except redis.RedisError:
-            pass
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.05)
+def settled(condition: Callable[[], object], what: str) -> None:
+    until(condition, what, seconds=30.0, passing=(redis.RedisError,))
 
 
 class Servers:
@@ -69,7 +61,7 @@ class Servers:
                 preexec_fn=die_with_parent,
             )
         client = redis.Redis(port=port)
-        until(client.ping, f"server on port {port}")
+        settled(client.ping, f"server on port {port}")
         return client
 
     def kill(self, port: int) -> None:
@@ -94,7 +86,7 @@ def test_a_primary_is_killed_under_load(servers: Servers, model: Path, tmp_path:
     (primary, replica), watchers = ports[:2], ports[2:]
     first = servers.start(primary, "--save", "")
     servers.start(replica, "--save", "", "--replicaof", "127.0.0.1", str(primary))
-    until(lambda: first.info("replication")["connected_slaves"] == 1, "replica")
+    settled(lambda: first.info("replication")["connected_slaves"] == 1, "replica")
     for port in watchers:
         file = tmp_path / f"sentinel-{port}.conf"
         file.write_text(
@@ -103,7 +95,7 @@ def test_a_primary_is_killed_under_load(servers: Servers, model: Path, tmp_path:
         )
         servers.start(port, str(file), "--sentinel")
     sentinel = redis.Redis(port=watchers[0])
-    until(lambda: sentinel.sentinel_master("hero")["num-other-sentinels"] == SENTINELS - 1, "Sentinels that know all")
+    settled(lambda: sentinel.sentinel_master("hero")["num-other-sentinels"] == SENTINELS - 1, "Sentinels that know all")
     hosts = ",".join(f"127.0.0.1:{port}" for port in watchers)
     broker = Broker(f"redis+sentinel://{hosts}/hero", run_id, "test")
     broker.check()
@@ -145,7 +137,7 @@ def cluster(servers: Servers) -> str:
         client.execute_command("CLUSTER ADDSLOTSRANGE", start, end)
         client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
     for client in clients:
-        until(
+        settled(
             lambda client=client: (
                 client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
                 and client.execute_command("CLUSTER INFO")["cluster_known_nodes"] == str(NODES)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from common.leases import Leases
 from common.streams import Broker, Delivery
 from tests.make import ticket
+from tests.until import until
 
 CLAIM_AFTER_MS = 600
 
@@ -27,13 +27,6 @@ def held(broker: Broker) -> list[Delivery]:
     for id in range(2):
         broker.issue(ticket(broker.run, id, incarnation=incarnation))
     return broker.read("tickets", 8, 100)
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def idle_ms(broker: Broker) -> list[int]:
