@@ -103,8 +103,11 @@ class Connection(ABC):
             raise BrokerUnfit(f"the broker at {self.shown} is a {info.get('role')}; connect to the primary")
         return version
 
-    def _wait_for(self, what: str, call: Callable[[], R], *, patient: bool = True) -> R:
-        """Result of `call`; waits while the server is away or full, as long as nobody asked us to stop."""
+    def _wait_for(self, what: str, call: Callable[[], R], raises: tuple[type[BrokerUnavailable], ...] = ()) -> R:
+        """Result of `call`; waits while the server is away or full, as long as nobody asked us to stop.
+
+        What is in `raises` is raised instead of waited for.
+        """
         since = time.monotonic()
         said = False
         pause = 0.05
@@ -121,6 +124,9 @@ class Connection(ABC):
                 elif "NOGROUP" in str(error):
                     self._prepare()  # the broker lost its data; the learner will issue again what is missing
                     continue
+                elif str(error).startswith("MISCONF"):
+                    failure = BrokerUnavailable(f"the broker at {self.shown} cannot write its file: {error}")
+                    remedy = "goes on when the disk under the server has room again"
                 elif str(error).startswith(_PASSING):  # a failover, or a server that reads its file
                     failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
                     remedy = "goes on when it has a primary again"
@@ -135,7 +141,7 @@ class Connection(ABC):
                 if said:
                     log.info("wait over", waited_for=what, seconds=round(time.monotonic() - since, 1))
                 return result
-            if not patient or self.stop.is_set():
+            if isinstance(failure, raises) or self.stop.is_set():
                 raise failure
             if not said and time.monotonic() - since > SAY_AFTER_S:
                 said = True
@@ -148,9 +154,11 @@ class Connection(ABC):
         what = f"{command} {args[0]}"
         return self._wait_for(what, lambda: getattr(self._redis, command)(*args, **kwargs))
 
-    def _script(self, name: str, keys: Sequence[str], args: Sequence[Any], *, patient: bool = True) -> Any:
+    def _script(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], raises: tuple[type[BrokerUnavailable], ...] = ()
+    ) -> Any:
         return self._wait_for(
-            name, lambda: self._scripts[name](keys=[self.key(k) for k in keys], args=list(args)), patient=patient
+            name, lambda: self._scripts[name](keys=[self.key(k) for k in keys], args=list(args)), raises
         )
 
     def _scripts_together(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:

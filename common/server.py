@@ -59,7 +59,7 @@ class LocalServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.binary, self.origin = find_server()
         self._own_folder: Path | None = None
-        socket = folder.resolve() / "broker.sock"
+        socket = folder.absolute() / "broker.sock"
         if len(str(socket)) > MAX_SOCKET_PATH:
             self._own_folder = Path(tempfile.mkdtemp(prefix="hero-"))
             socket = self._own_folder / "broker.sock"
@@ -88,7 +88,7 @@ class LocalServer:
             "--appendonly",
             "yes" if append_only else "no",
             "--dir",
-            str(folder.resolve()),
+            str(folder.absolute()),
         ]
         with (log or folder / "broker.log").open("ab") as out:
             self.process = subprocess.Popen(

@@ -17,6 +17,7 @@ from typing import Any
 import redis
 import structlog
 
+from common.connection import BrokerFull
 from common.dead_letters import DeadLetters
 from common.errors import BrokerUnavailable, SchemaError
 from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
@@ -91,7 +92,7 @@ class Broker(DeadLetters):
     # -- learner ---------------------------------------------------------------------------------------------
 
     def issue(self, ticket: Ticket) -> bool:
-        """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting."""
+        """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting for room."""
         return self.issue_together([ticket])[0]
 
     def issue_together(self, tickets: Sequence[Ticket]) -> list[bool]:
@@ -99,7 +100,7 @@ class Broker(DeadLetters):
         if not tickets:
             return []
         args = [tickets[0].incarnation, *(part for t in tickets for part in (t.id, t.attempt, pack(t)))]
-        return [bool(new) for new in self._script("issue", ["open", "tickets", "fence"], args, patient=False)]
+        return [bool(new) for new in self._script("issue", ["open", "tickets", "fence"], args, (BrokerFull,))]
 
     def close(self, incarnation: int, done: Sequence[tuple[int, int, str]]) -> None:
         """Acknowledges and forgets tickets [(id, attempt, entry or "")] whose effect is durable."""
@@ -242,7 +243,7 @@ class Broker(DeadLetters):
     def leave(self, stage: Stage) -> None:
         """Forgets this consumer if it holds nothing. Best effort: one that stays costs a name in a list."""
         try:
-            self._script("leave", [stage], [GROUPS[stage], self.consumer], patient=False)
+            self._script("leave", [stage], [GROUPS[stage], self.consumer], (BrokerUnavailable,))
         except (BrokerUnavailable, redis.RedisError) as error:
             log.info("left without being forgotten", consumer=self.consumer, why=str(error))
 

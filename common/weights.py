@@ -6,7 +6,6 @@ half of one. Its checksum travels with the announcement and is checked before us
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -14,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from common.disk import is_full
 from common.errors import DiskFull, WeightsError
 
 FILE = "model.safetensors"
@@ -46,20 +46,16 @@ def publish(root: Path, incarnation: int, step: int, write: Callable[[Path], Non
             os.fsync(file.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    except OSError as error:
+    except Exception as error:
+        full = is_full(error, root)
         shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if full:
             raise DiskFull(
                 f"no room for the weights of step {step} in {root}: free some, or set weights.folder"
             ) from error
-        raise WeightsError(
-            f"cannot write weights into {root}: {error}; set weights.folder to a folder that exists"
-        ) from error
-    except Exception as error:  # safetensors has an error of its own for a full disk
-        shutil.rmtree(temporary, ignore_errors=True)
-        if "os error 28" in str(error):
-            raise DiskFull(
-                f"no room for the weights of step {step} in {root}: free some, or set weights.folder"
+        if isinstance(error, OSError):
+            raise WeightsError(
+                f"cannot write weights into {root}: {error}; set weights.folder to a folder that exists"
             ) from error
         raise
     return folder, checksum

@@ -1,17 +1,17 @@
 """Checkpoint folders that are whole or not there: written aside, fsynced, renamed, each with a manifest.
 
-checkpoints/step-00000050/
-    manifest.json   {"format": 1, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
+checkpoints/step-00000050-v3/     of incarnation 3; -v3.1 when step 50 is saved once more
+    manifest.json   {"format": 2, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
     state           bytes of the caller: ledger, versions, sigma_bar
     policy/         what the caller's `write` puts there: weights, optimizer, random generators
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,20 +19,21 @@ from pathlib import Path
 
 import structlog
 
+from common.disk import is_full
 from common.errors import CheckpointError, DiskFull
 
 log = structlog.get_logger(__name__)
 
-FORMAT = 1
-_PREFIX, _ASIDE = "step-", ".writing-"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_FULL_BELOW_BYTES = 1 << 20  # torch's file writer hides ENOSPC in a RuntimeError; a full disk has less left
+FORMAT = 2
+_ASIDE = ".writing-"
+_NAME = re.compile(r"(?:\.writing-)?step-(?P<step>\d+)-v(?P<incarnation>\d+)(?:\.(?P<again>\d+))?")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose files were all found as its manifest lists them."""
 
+    incarnation: int
     step: int
     folder: Path
     state: bytes
@@ -43,31 +44,30 @@ class Checkpoint:
         return self.folder / "policy"
 
 
-def save(root: Path, step: int, write: Callable[[Path], None], state: bytes, keep: int) -> Path:
+def save(root: Path, incarnation: int, step: int, write: Callable[[Path], None], state: bytes, keep: int) -> Path:
     """Make the checkpoint of `step` durable under `root`, then delete all but the newest `keep`.
 
-    `write(folder)` fills a fresh folder. Folders of later steps go too: training fell back behind them, and
-    they belong to a branch that was left. Raises DiskFull or CheckpointError; whatever was there before is
-    then untouched.
+    `write(folder)` fills a fresh folder. The newest is the one of the highest incarnation, then step: so a branch
+    that was left counts as old, however far it came, and a learner that another has replaced does no harm.
+    Raises DiskFull or CheckpointError; whatever was there before is then untouched.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}; at least the checkpoint that is being written must stay")
-    target = root / f"{_PREFIX}{step:08d}"
+    target = root / _free_name(root, incarnation, step)
     aside = root / f"{_ASIDE}{target.name}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(f"{_ASIDE}*"):
-            shutil.rmtree(leftover)
+        for age, leftover in _folders(root, f"{_ASIDE}*"):
+            if age[0] <= incarnation:
+                shutil.rmtree(leftover)
         (aside / "policy").mkdir(parents=True)
         write(aside / "policy")
         (aside / "state").write_bytes(state)
         _seal(aside, step)
-        if target.exists():  # of a branch that was left, or torn; a folder cannot be renamed over
-            shutil.rmtree(target)
         aside.rename(target)
         _fsync(root)
     except (OSError, RuntimeError) as error:
-        full = _out_of_space(error, root)
+        full = is_full(error, root)
         shutil.rmtree(aside, ignore_errors=True)
         if full:
             raise DiskFull(
@@ -79,26 +79,32 @@ def save(root: Path, step: int, write: Callable[[Path], None], state: bytes, kee
                 f"checkpoint of step {step} cannot be written under {root}: {error}; check the folder's rights"
             ) from error
         raise
-    _prune(root, step, keep)
+    _prune(root, keep)
     return target
 
 
 def latest(root: Path) -> Checkpoint | None:
     """The newest whole checkpoint under `root`, or None; a torn one is passed over and logged."""
-    for step, folder in sorted(_folders(root), reverse=True):
+    for (incarnation, step, _), folder in sorted(_folders(root), reverse=True):
         try:
             _verify(folder, step)
-            return Checkpoint(step, folder, (folder / "state").read_bytes())
+            return Checkpoint(incarnation, step, folder, (folder / "state").read_bytes())
         except (CheckpointError, OSError) as error:
             log.warning("torn checkpoint passed over", folder=str(folder), reason=str(error))
     return None
 
 
-def _folders(root: Path) -> Iterator[tuple[int, Path]]:
-    for folder in root.glob(f"{_PREFIX}*"):
-        digits = folder.name.removeprefix(_PREFIX)
-        if digits.isdecimal():
-            yield int(digits), folder
+def _folders(root: Path, pattern: str = "step-*") -> Iterator[tuple[tuple[int, int, int], Path]]:
+    """(incarnation, step, how often before) and path: in this order the last is the newest."""
+    for folder in root.glob(pattern):
+        if found := _NAME.fullmatch(folder.name):
+            yield (int(found["incarnation"]), int(found["step"]), int(found["again"] or 0)), folder
+
+
+def _free_name(root: Path, incarnation: int, step: int) -> str:
+    """A name that no folder has: one cannot be renamed over, and removing it first would leave a gap."""
+    taken = [again for (i, s, again), _ in _folders(root) if (i, s) == (incarnation, step)]
+    return f"step-{step:08d}-v{incarnation}" + (f".{max(taken) + 1}" if taken else "")
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -143,10 +149,8 @@ def _verify(folder: Path, step: int) -> None:
             raise CheckpointError(f"{name} does not match its checksum")
 
 
-def _prune(root: Path, step: int, keep: int) -> None:
-    folders = sorted(_folders(root), reverse=True)
-    older = [folder for at, folder in folders if at <= step]
-    for folder in [folder for at, folder in folders if at > step] + older[keep:]:
+def _prune(root: Path, keep: int) -> None:
+    for _, folder in sorted(_folders(root), reverse=True)[keep:]:
         # The new checkpoint is durable: a folder that will not go is a nuisance, not a reason to stop.
         shutil.rmtree(
             folder,
@@ -160,9 +164,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _out_of_space(error: BaseException, root: Path) -> bool:
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return True
-    return root.is_dir() and shutil.disk_usage(root).free < _FULL_BELOW_BYTES

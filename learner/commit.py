@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import msgpack
 import structlog
 
-from common.errors import CheckpointError, DiskFull
+from common.errors import CheckpointError
 from common.settings import Sections
 from common.streams import Broker
 from learner import checkpoint
 from learner.ledger import Ledger
 from learner.policy import Policy
-
-DISK_RETRY_S = 5.0
+from learner.room import Room
 
 log = structlog.get_logger("learner")
 
@@ -36,16 +35,16 @@ class Committed:
 class Committer:
     """`settle` what is decided, `commit` when it is `due`, `restore` after a restart."""
 
-    def __init__(self, settings: Sections, broker: Broker, policy: Policy) -> None:
+    def __init__(self, settings: Sections, broker: Broker, policy: Policy, room: Room) -> None:
         self._broker = broker
         self._policy = policy
+        self._room = room
         self._folder = settings.run.folder / "checkpoints"
         self._options = settings.learner
         self._settled: list[tuple[int, int, str]] = []
         self._settled_bytes = 0
         self._step = 0
-        self._last_try = time.monotonic()
-        self._disk_full_until = 0.0
+        self._last = time.monotonic()
 
     @property
     def settled(self) -> int:
@@ -63,36 +62,32 @@ class Committer:
         self._settled_bytes += size_bytes
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a commit at `step`; never shortly after the disk was full."""
+        """Whether it is time for a commit at `step`."""
         o = self._options
-        now = time.monotonic()
         by_steps = step - self._step >= o.checkpoint_every_steps
-        by_seconds = bool(self._settled) and now - self._last_try > o.checkpoint_every_seconds
+        by_seconds = bool(self._settled) and time.monotonic() - self._last > o.checkpoint_every_seconds
         by_bytes = self._settled_bytes > o.checkpoint_every_mb * 2**20
-        return (by_steps or by_seconds or by_bytes) and now > self._disk_full_until
+        return by_steps or by_seconds or by_bytes
 
     def commit(self, step: int, incarnation: int, ledger: Ledger) -> None:
         """Makes the state durable, then closes what is settled.
 
-        On a full disk the last good checkpoint and the open tickets stay, and training goes on.
+        On a full disk the last good checkpoint and the open tickets stay, and this waits.
         """
-        self._last_try = started = time.monotonic()
+        started = time.monotonic()
         state = msgpack.packb(
             {
                 "run": self._broker.run,
                 "step": step,
-                "incarnation": incarnation,
                 "sigma_bar": self._broker.sigma_bar(),
                 "ledger": ledger.dump(),
             }
         )
-        try:
-            checkpoint.save(self._folder, step, self._policy.save, state, self._options.keep_checkpoints)
-        except DiskFull as error:
-            log.error("no checkpoint, trying again", why=str(error), in_s=DISK_RETRY_S)
-            self._disk_full_until = time.monotonic() + DISK_RETRY_S
-            return
-        self._step = step
+        keep, save = self._options.keep_checkpoints, self._policy.save
+        saved = self._room.write(lambda: checkpoint.save(self._folder, incarnation, step, save, state, keep))
+        if saved is None:
+            return  # told to stop: what is settled stays open, and the next learner does it again
+        self._step, self._last = step, time.monotonic()
         self._broker.close(incarnation, self._settled)
         self._settled, self._settled_bytes = [], 0
         self._broker.trim()
@@ -111,4 +106,4 @@ class Committer:
         self._step = state["step"]
         self._broker.restore_sigma(state["sigma_bar"])
         log.info("resumed", checkpoint=str(found.folder), step=self._step, **ledger.counts())
-        return Committed(self._step, state["incarnation"], ledger)
+        return Committed(self._step, found.incarnation, ledger)

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Not LOCAL_RANK alone: `start` sets that one itself, and processes that we start inherit it.
+_LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def start() -> Any:
@@ -25,10 +26,10 @@ def start() -> Any:
     deepspeed = _import()
     if not dist.is_initialized():
         present = [name for name in _LAUNCHER if name in os.environ]
-        if present and len(present) < len(_LAUNCHER):
-            missing = ", ".join(name for name in _LAUNCHER if name not in os.environ)
+        missing = [name for name in (*_LAUNCHER, "LOCAL_RANK") if name not in os.environ]
+        if present and missing:
             raise RuntimeError(
-                f"{', '.join(present)} set but {missing} not; start the learner with torchrun, or unset them"
+                f"{', '.join(present)} set but {', '.join(missing)} not; start the learner with torchrun, or unset them"
             )
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         if present:

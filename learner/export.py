@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.errors import ModelError
+from common.disk import is_full
+from common.errors import DiskFull, ModelError
 
 # Tokenizer, chat template and generation defaults travel as they are: saving them anew would change them.
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
@@ -36,9 +37,17 @@ def load_model(folder: Path, dtype: str) -> nn.Module:
 
 
 def write(folder: Path, model: Any, weights: dict[str, Tensor], source: Path) -> None:
-    """Config and `weights` (by Hugging Face name, tied ones once) to `folder`, with `source`'s tokenizer."""
-    model.save_pretrained(folder, state_dict=weights)
-    for pattern in _COMPANIONS:
-        for path in source.glob(pattern):
-            if not path.name.endswith(".index.json") and not (folder / path.name).exists():
-                shutil.copyfile(path, folder / path.name)
+    """Config and `weights` (by Hugging Face name, tied ones once) to `folder`, with `source`'s tokenizer.
+
+    Raises DiskFull; what is there then is to be written again.
+    """
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+        for pattern in _COMPANIONS:
+            for path in source.glob(pattern):
+                if not path.name.endswith(".index.json") and not (folder / path.name).exists():
+                    shutil.copyfile(path, folder / path.name)
+    except Exception as error:
+        if is_full(error, folder):
+            raise DiskFull(f"no space left for the export into {folder}; free some") from error
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from learner.json_lines import JsonLines
 from learner.ledger import Ledger
 
 log = structlog.get_logger("learner")
@@ -19,12 +19,12 @@ class MetricsLog:
     """Appends to `file`; a step that is done again after a crash has two lines."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file.open("a", encoding="utf-8")
+        self._lines = JsonLines(file)
 
     def write(
         self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float], skipped_steps: int, ledger: Ledger
     ) -> None:
-        """One step: what its batch looked like, wall time by part, and the audited books after it."""
+        """One step: its batch, wall time by part, and the audited books after it. Raises DiskFull."""
         line = {
             "step": step,
             "time": time.time(),
@@ -34,9 +34,8 @@ class MetricsLog:
             "tickets": ledger.audit(),
             "drops": dict(ledger.drops),
         }
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._lines.write(line)
         log.debug("step", **{name: line[name] for name in ("step", "reward_mean", "accuracy", "staleness_max")})
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()

@@ -262,12 +262,13 @@ class Policy:
         self.applied_steps = counters["applied_steps"]
         self.skipped_steps = counters["skipped_steps"]
 
-    def export(self, folder: Path) -> None:
-        """Write a Hugging Face folder that transformers and vLLM load; every rank must call it."""
+    def export(self, folder: Path) -> Path:
+        """Write a Hugging Face folder that transformers and vLLM load; every rank must call it. Returns it."""
         first = distributed.is_first()
         weights = {name: weight.to("cpu", copy=True) for name, weight in self.named_weights() if first}
         if first:
             export.write(folder, self._module.model, weights, self._folder)
+        return folder
 
     @property
     def _rank(self) -> int:

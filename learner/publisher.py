@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 
 import numpy as np
-import structlog
 from safetensors.torch import save_file
 
 from common import weights
-from common.errors import DiskFull
 from common.schema import Int32
 from common.schema import Policy as PublishedPolicy
 from common.settings import Sections
@@ -20,12 +17,10 @@ from common.tasks import Problem
 from learner.batch import Sequence
 from learner.policy import Policy
 from learner.render import Renderer
+from learner.room import Room
 
 CHECK_SEQUENCES = 4
 CHECK_TOKENS = 64
-DISK_RETRY_S = 5.0
-
-log = structlog.get_logger("learner")
 
 
 def check_sequences(renderer: Renderer, problems: SequenceOf[Problem]) -> list[Int32]:
@@ -37,21 +32,20 @@ def check_sequences(renderer: Renderer, problems: SequenceOf[Problem]) -> list[I
 class Publisher:
     """`publish` gives the actors new weights; `announce_again` tells a broker that has lost its data."""
 
-    def __init__(
-        self, settings: Sections, broker: Broker, policy: Policy, check_ids: list[Int32], stop: threading.Event
-    ) -> None:
+    def __init__(self, settings: Sections, broker: Broker, policy: Policy, check_ids: list[Int32], room: Room) -> None:
         self._broker = broker
         self._policy = policy
         self._check_ids = check_ids
         self._check = [Sequence(ids[:1], ids[1:], np.zeros(len(ids) - 1, np.float32), 0.0) for ids in check_ids]
         self._folder = settings.weights.folder or weights.default_folder(broker.run, settings.run.folder)
         self._keep = settings.weights.keep
-        self._stop = stop
+        self._room = room
         self._announced: PublishedPolicy | None = None
 
     def publish(self, incarnation: int, step: int) -> None:
         """New weights for the actors. A stop while the disk is full publishes nothing."""
-        written = self._write(incarnation, step)
+        root, keep = self._folder, self._keep
+        written = self._room.write(lambda: weights.publish(root, incarnation, step, self._save, keep))
         if written is None:
             return  # the checkpoint has this step; a resume publishes it
         folder, checksum = written
@@ -69,16 +63,6 @@ class Publisher:
         """The last announcement, if the broker does not know it any more."""
         if self._announced and self._broker.policy() is None:
             self._broker.announce(self._announced)
-
-    def _write(self, incarnation: int, step: int) -> tuple[Path, str] | None:
-        """Folder and checksum of new weights; waits for room on a full disk, and says so. None when stopped."""
-        while True:
-            try:
-                return weights.publish(self._folder, incarnation, step, self._save, self._keep)
-            except DiskFull as error:
-                log.error("weights not published, trying again", why=str(error), every_s=DISK_RETRY_S)
-                if self._stop.wait(DISK_RETRY_S):
-                    return None
 
     def _save(self, file: Path) -> None:
         save_file({name: w.detach().cpu().contiguous() for name, w in self._policy.named_weights()}, file)

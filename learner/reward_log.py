@@ -5,9 +5,6 @@ Long after the streams were trimmed, any reward can be derived again from it. Ro
 
 from __future__ import annotations
 
-import json
-import logging
-import logging.handlers
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.schema import Scored
+from learner.json_lines import JsonLines
 
 FILES = 8
 
@@ -23,19 +21,17 @@ class RewardLog:
     """Appends to `folder/rewards.jsonl`; older parts are rewards.jsonl.1 to .7."""
 
     def __init__(self, folder: Path, limit_mb: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._handler = logging.handlers.RotatingFileHandler(
-            folder / "rewards.jsonl", maxBytes=limit_mb * 2**20 // FILES, backupCount=FILES - 1, encoding="utf-8"
-        )
-        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._lines = JsonLines(folder / "rewards.jsonl", limit_mb * 2**20 // FILES, FILES)
 
     def write(self, group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None = None) -> None:
-        """`outcome` is "trained" or "dropped: reason"; `step` the batch it went into, or would have."""
-        line = json.dumps(record(group, outcome, step, advantages), ensure_ascii=False)
-        self._handler.emit(logging.makeLogRecord({"msg": line}))
+        """`outcome` is "trained" or "dropped: reason"; `step` the batch that it went into, or would have.
+
+        Raises DiskFull.
+        """
+        self._lines.write(record(group, outcome, step, advantages))
 
     def close(self) -> None:
-        self._handler.close()
+        self._lines.close()
 
 
 def record(group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None) -> dict[str, Any]:

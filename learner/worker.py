@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from common.connection import BrokerFull
 from common.lifecycle import Every, stop_on_signals
@@ -27,6 +29,7 @@ from learner.policy import Policy
 from learner.publisher import Publisher, check_sequences
 from learner.render import Renderer
 from learner.reward_log import RewardLog
+from learner.room import Room
 
 BLOCK_MS = 50
 
@@ -70,8 +73,10 @@ class Learner:
         self._policy = policy
         self._stop = stop
         self._issuer = Issuer(settings, broker, renderer, problems)
-        self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), stop)
-        self._committer = Committer(settings, broker, policy)
+        self._waiting = Waiting("learner")
+        self._room = Room(stop, self._waiting, self._beat)
+        self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), self._room)
+        self._committer = Committer(settings, broker, policy, self._room)
         folder = settings.run.folder
         self._export = folder / "export"
         self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
@@ -83,7 +88,6 @@ class Learner:
         self._last_letter = "0"
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
-        self._waiting = Waiting("learner")
 
     def start(self) -> None:
         """Fences older learners off, restores the last checkpoint, takes over what they left, publishes."""
@@ -149,7 +153,7 @@ class Learner:
             if reason:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)
-                self._reward_log.write(group, f"dropped: {reason}", self._step)
+                self._log_group(group, f"dropped: {reason}")
                 self._settle(delivery)
 
     def _train(self) -> None:
@@ -161,6 +165,7 @@ class Learner:
         waited = self._waiting.seconds
         self._waiting.over()
         batch, self._ready = self._ready[:size], self._ready[size:]
+        batch.sort(key=lambda delivery: delivery.ticket.id)  # the order of arrival has no part in the weights
         groups = [_scored(delivery) for delivery in batch]
         gains = [advantages(g.r_hat, g.weight, self._options.advantage) for g in groups]
         started = time.monotonic()
@@ -170,7 +175,7 @@ class Learner:
         self._step += 1
         self._ledger.train([d.ticket.id for d in batch], self._step)
         for delivery, group, gain in zip(batch, groups, gains, strict=True):
-            self._reward_log.write(group, "trained", self._step, gain)
+            self._log_group(group, "trained", gain)
             self._settle(delivery)
         published = time.monotonic()
         self._publisher.publish(self._incarnation, self._step)
@@ -180,7 +185,11 @@ class Learner:
             "log": published - trained,
             "publish": time.monotonic() - published,
         }
-        self._metrics_log.write(self._step, metrics | result.metrics, seconds, result.skipped, self._ledger)
+        metrics |= result.metrics
+        self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, result.skipped, self._ledger))
+
+    def _log_group(self, group: Scored, outcome: str, gain: NDArray[np.float64] | None = None) -> None:
+        self._room.write(lambda: self._reward_log.write(group, outcome, self._step, gain))
 
     def _settle(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -192,21 +201,24 @@ class Learner:
         if self._pulse.due():
             self._broker.check_fence(self._incarnation)
             self._collect_dead()
-            self._broker.heartbeat(
-                {
-                    "role": "learner",
-                    "step": self._step,
-                    "ready": len(self._ready),
-                    **self._ledger.audit(),
-                    **self._waiting.state,
-                }
-            )
+            self._beat()
         if self._reconcile.due():
             self._compare_books()
             for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
                 self._admit(delivery)  # read by an older learner after this one had started
             for delivery in self._broker.missed("scored", self._committer.entries | {d.entry for d in self._ready}):
                 self._admit(delivery)
+
+    def _beat(self) -> None:
+        self._broker.heartbeat(
+            {
+                "role": "learner",
+                "step": self._step,
+                "ready": len(self._ready),
+                **self._ledger.audit(),
+                **self._waiting.state,
+            }
+        )
 
     def _collect_dead(self) -> None:
         """Books what was given up; each leaves room for a new ticket."""
@@ -248,8 +260,7 @@ class Learner:
         """Last commit and export; the run is over when all steps are done."""
         if self._committer.settled:
             self._commit()
-        if self._step >= self._settings.run.steps:
-            self._policy.export(self._export)
+        if self._step >= self._settings.run.steps and self._room.write(lambda: self._policy.export(self._export)):
             self._broker.finish()
             log.info("finished", step=self._step, export=str(self._export), **self._ledger.counts())
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 from common.server import LocalServer
 from common.streams import Broker
+from tests.small_disk import SmallDisk
 
 # An example may take long on a loaded machine without anything being wrong.
 settings.register_profile("hero", deadline=None)
@@ -40,3 +42,11 @@ def broker(server: LocalServer, run_id: str) -> Broker:
     connected = Broker(server.url, run_id, "test")
     connected.check()
     return connected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A file system of 16 MiB."""
+    disk = SmallDisk(tmp_path / "disk", megabytes=16)
+    yield disk
+    disk.close()

@@ -73,8 +73,7 @@ def _train(base: Path, root: Path) -> Sections:
 
 def _hero(*arguments: str) -> None:
     """A `hero` command, its output on our standard error."""
-    # LOCAL_RANK: DeepSpeed leaves it behind when a bench of this process has used it.
-    environment = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "LOCAL_RANK")}
+    environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
     environment |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],

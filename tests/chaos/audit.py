@@ -4,18 +4,20 @@ lost        a ticket that no book and no stream has: issued and neither settled 
             broker with its message where its state says
 duplicated  a ticket trained into two surviving steps, or a message that was published twice for one attempt
 repeated    a ticket issued again although the broker never lost it
+differing   weights that are not, bit for bit, those of an uninterrupted run over the same record
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import redis
 
-from common.schema import Stage
+from common.schema import Scored, Stage, unpack
 from common.streams import GROUPS
 from learner.ledger import Ledger
 
@@ -28,10 +30,11 @@ class Findings:
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.duplicated or self.repeated)
+        return not (self.lost or self.duplicated or self.repeated or self.differing)
 
 
 def audit(
@@ -41,10 +44,13 @@ def audit(
     open_tickets: Mapping[int, tuple[str, int]],
     messages: Mapping[str, set[tuple[int, int]]],
     published: Published,
+    *,
+    losses: bool = False,
 ) -> Findings:
     """`ledger`: of the surviving checkpoint. `messages`: per stage (id, attempt) of every unacknowledged entry.
 
-    What was issued after the checkpoint is joined to the ledger first, as the next learner does.
+    What was issued after the checkpoint is joined to the ledger first, as the next learner does. With `losses` the
+    broker has lost its data: tickets come again, and only what is trained twice is a duplicate.
     """
     found = Findings()
     ledger.adopt(open_tickets)
@@ -63,9 +69,9 @@ def audit(
     for id, (stage, attempt) in sorted(open_tickets.items()):
         if stage != "dead" and (id, attempt) not in messages.get(stage, set()):
             found.lost.append(f"ticket {id} is open as {stage} {attempt}, where there is no message of it")
-        if attempt > 1:
+        if attempt > 1 and not losses:
             found.repeated.append(f"ticket {id} is at attempt {attempt}")
-    for (stage, id, attempt), times in sorted(published.items()):
+    for (stage, id, attempt), times in sorted(published.items()) if not losses else ():
         if times > 1:
             found.duplicated.append(f"ticket {id}, attempt {attempt} came {times} times into {stage}")
         if attempt > 1:
@@ -97,28 +103,39 @@ def _order(entry: bytes) -> tuple[int, int]:
 
 
 class Observer(threading.Thread):
-    """Reads every stream without belonging to any group, and counts what is published."""
+    """Reads every stream without belonging to any group, counts what is published and keeps what was scored."""
 
     def __init__(self, socket: str, run_id: str) -> None:
         super().__init__(name="observer", daemon=True)
         self._client = redis.Redis(unix_socket_path=socket, socket_timeout=5)
-        self._keys = {stage: f"{{{run_id}}}:{stage}" for stage in GROUPS}
-        self._last = dict.fromkeys(GROUPS, "-")
+        self._stages = {f"{{{run_id}}}:{stage}".encode(): stage for stage in GROUPS}
+        self._last = dict.fromkeys(self._stages, b"0")
         self._done = threading.Event()
         self.published: Published = Counter()
+        self._scored: dict[int, bytes] = {}
+
+    @property
+    def scored(self) -> dict[int, Scored]:
+        """The scored group of every ticket that came so far."""
+        found = {id: unpack(body) for id, body in self._scored.items()}
+        return {id: message for id, message in found.items() if isinstance(message, Scored)}
 
     def run(self) -> None:
-        while not self._done.wait(0.1):
+        while not self._done.is_set():
             try:
-                self.look()
+                self.look(block_ms=200)
             except redis.RedisError:  # the server is being killed
-                continue
+                time.sleep(0.05)
 
-    def look(self) -> None:
-        for stage, key in self._keys.items():
-            for entry, fields in self._client.xrange(key, self._last[stage], "+"):
-                self._last[stage] = f"({entry.decode()}"
-                self.published[stage, int(fields[b"id"]), int(fields[b"attempt"])] += 1
+    def look(self, block_ms: int | None = None) -> None:
+        for key, entries in self._client.xread(self._last, block=block_ms):
+            stage = self._stages[key]
+            for entry, fields in entries:
+                self._last[key] = entry
+                id = int(fields[b"id"])
+                self.published[stage, id, int(fields[b"attempt"])] += 1
+                if stage == "scored":
+                    self._scored[id] = fields[b"m"]
 
     def end(self) -> None:
         self._done.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,12 @@ class Server:
         self.stop()
         self._server = self._start()
 
+    def lose(self) -> None:
+        """SIGKILL, and up again at the same address with nothing."""
+        self.stop()
+        shutil.rmtree(self._folder / "appendonlydir")
+        self._server = self._start()
+
     def stop(self) -> None:
         self._server.process.kill()
         self._server.process.wait()
@@ -84,13 +91,13 @@ class Cluster:
         if process.poll() is None:
             os.kill(process.pid, number)
 
-    def mend(self) -> list[tuple[str, int]]:
-        """Starts again what is gone; (name, exit code) of each."""
+    def mend(self) -> list[tuple[str, int, float]]:
+        """Starts again what is gone; (name, exit code, seconds that it lived) of each."""
         gone = []
         for worker in self.workers.values():
             code = worker.process.poll()
             if code is not None:
-                gone.append((worker.name, code))
+                gone.append((worker.name, code, time.monotonic() - worker.started))
                 worker.process, worker.started = self._spawn(worker.name, worker.module), time.monotonic()
         return gone
 

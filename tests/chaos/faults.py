@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["kill", "term", "pause", "restart_server", "fill_server", "cut", "delay"]
+Kind = Literal[
+    "kill", "term", "pause", "restart_server", "fill_server", "fill_disk", "cut", "delay", "flush", "empty_server"
+]
 WEIGHTS: dict[Kind, float] = {
     "kill": 0.72,
     "term": 0.05,
@@ -16,8 +18,11 @@ WEIGHTS: dict[Kind, float] = {
     "delay": 0.03,
     "restart_server": 0.01,
     "fill_server": 0.01,
+    "fill_disk": 0.01,
 }
-MEAN_PAUSE_S = 3.0  # between two faults of workers
+LOSSES: dict[Kind, float] = {"flush": 0.01, "empty_server": 0.01}
+WORKERS: tuple[Kind, ...] = ("kill", "term", "pause")
+MEAN_PAUSE_S = 2.0  # between two faults of workers
 LONGEST_PAUSE_S = 4.0  # of a stopped worker: beyond the claim delay, so that it wakes up robbed
 STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included
 
@@ -26,9 +31,9 @@ STARTING_S = 15.0  # a learner that is killed at any second of its life, its sta
 class Fault:
     kind: Kind
     target: str
-    """Name of a worker; empty for the server and its connections."""
+    """Name of a worker; empty for the server, its connections and the disk."""
     seconds: float = 0.0
-    """How long a pause, a full server or a delay lasts."""
+    """How long a pause, a delay, a full server or disk lasts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class LearnerEnd:
 class Faults:
     """The same seed, the same faults in the same order; the machine decides what they meet."""
 
-    def __init__(self, seed: int, workers: Sequence[str]) -> None:
+    def __init__(self, seed: int, workers: Sequence[str], *, losses: bool = False) -> None:
+        """`losses`: the server also loses all that it has."""
+        self._weights = WEIGHTS | (LOSSES if losses else {})
         self._random = random.Random(seed)
         self._learner = random.Random(f"{seed}/learner")  # its steps decide when it dies
         self._workers = list(workers)
@@ -52,8 +59,8 @@ class Faults:
         return self._random.expovariate(1 / MEAN_PAUSE_S)
 
     def next(self) -> Fault:
-        kind = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        if kind in ("restart_server", "fill_server", "cut", "delay"):
+        kind = self._random.choices(list(self._weights), list(self._weights.values()))[0]
+        if kind not in WORKERS:
             return Fault(kind, "", self._random.uniform(0.5, 3.0))
         return Fault(kind, self._random.choice(self._workers), self._random.uniform(0.1, LONGEST_PAUSE_S))
 

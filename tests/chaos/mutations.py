@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.chaos.soak import FINDINGS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("actors", "common", "deploy", "learner", "scorer", "tests")
 KILLS = 60
@@ -88,7 +90,7 @@ def main(names: Sequence[str]) -> int:
                 check=False,
             )
         result = json.loads(done.stdout.splitlines()[-1])
-        found = {kind: result[kind] for kind in ("lost", "duplicated", "repeated", "violations") if result[kind]}
+        found = {kind: result[kind] for kind in FINDINGS if result[kind]}
         unseen += done.returncode == 0
         seconds = round(time.monotonic() - started)
         print(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import redis
 
 from common.connection import BrokerFull
 from common.errors import BrokerUnavailable, BrokerUnfit
 from common.server import LocalServer
 from common.streams import Broker
 from tests.make import rollout, ticket
+from tests.small_disk import SmallDisk
 
 
 class FakeServer(socketserver.ThreadingTCPServer):
@@ -129,6 +133,45 @@ def test_a_full_server_is_back_pressure_and_work_goes_on_when_there_is_room(brok
     worker.join(10)
     assert handed_over == [True]
     assert len(broker.read("rollouts", 1, 100)) == 1
+
+
+def test_a_learner_that_issues_waits_for_a_server_that_comes_back(tmp_path: Path, run_id: str) -> None:
+    server = LocalServer(tmp_path, 64, append_only=True)
+    broker = Broker(server.url, run_id, "test")
+    broker.check()
+    incarnation = broker.take_over()
+    issued: list[bool] = []
+    learner = threading.Thread(target=lambda: issued.append(broker.issue(ticket(run_id, 0, incarnation=incarnation))))
+    server.stop()
+    learner.start()
+    learner.join(0.3)
+    assert learner.is_alive() and issued == []
+    with LocalServer(tmp_path, 64, append_only=True):
+        learner.join(10)
+    assert issued == [True]
+
+
+def test_a_server_whose_disk_is_full_is_waited_for(small_disk: SmallDisk, run_id: str) -> None:
+    # Given a server that keeps its data in a file
+    with LocalServer(small_disk.folder, 64, append_only=True) as server:
+        broker = Broker(server.url, run_id, "test")
+        broker.check()
+        order = ticket(run_id, 0, incarnation=broker.take_over())
+        # When there is no room for that file
+        small_disk.fill()
+        issued: list[bool] = []
+        learner = threading.Thread(target=lambda: issued.append(broker.issue(order)))
+        with suppress(redis.RedisError):
+            for _ in range(3):  # the first that cannot be kept still succeeds
+                broker._redis.set("ballast", "x" * 10_000)
+        learner.start()
+        learner.join(0.5)
+        # Then whoever writes waits
+        assert learner.is_alive() and issued == []
+        # And goes on when there is
+        small_disk.free()
+        learner.join(10)
+        assert issued == [True]
 
 
 def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: LocalServer) -> None:

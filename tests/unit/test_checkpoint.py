@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from common.errors import CheckpointError, DiskFull
 from learner import checkpoint
+from tests.small_disk import SmallDisk
 
 
 def write(folder: Path) -> None:
@@ -20,9 +21,9 @@ def steps(root: Path) -> list[str]:
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
-    folder = checkpoint.save(tmp_path / "new", 7, write, b"ledger", keep=2)
+    folder = checkpoint.save(tmp_path / "new", 1, 7, write, b"ledger", keep=2)
     found = checkpoint.latest(tmp_path / "new")
-    assert found == checkpoint.Checkpoint(7, folder, b"ledger")
+    assert found == checkpoint.Checkpoint(1, 7, folder, b"ledger")
     assert (found.policy / "nested" / "weights").read_bytes() == b"w" * 1000
 
 
@@ -32,25 +33,34 @@ def test_no_folder_no_checkpoint(tmp_path: Path) -> None:
 
 def test_the_last_few_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
-        checkpoint.save(tmp_path, step, write, b"", keep=2)
-    assert steps(tmp_path) == ["step-00000004", "step-00000005"]
+        checkpoint.save(tmp_path, 1, step, write, b"", keep=2)
+    assert steps(tmp_path) == ["step-00000004-v1", "step-00000005-v1"]
 
 
-def test_a_branch_that_was_left_goes(tmp_path: Path) -> None:
-    for step in (50, 57, 51):  # fell back from 57 to 50, then reached 51
-        checkpoint.save(tmp_path, step, write, str(step).encode(), keep=5)
-    assert steps(tmp_path) == ["step-00000050", "step-00000051"]
+def test_a_branch_that_was_left_is_older_than_what_followed_it(tmp_path: Path) -> None:
+    for incarnation, step in ((1, 50), (1, 57), (2, 51)):  # the second learner found 57 torn
+        checkpoint.save(tmp_path, incarnation, step, write, str(step).encode(), keep=2)
+    assert steps(tmp_path) == ["step-00000051-v2", "step-00000057-v1"]
     found = checkpoint.latest(tmp_path)
-    assert found is not None
-    assert found.state == b"51"
+    assert found and (found.incarnation, found.step, found.state) == (2, 51, b"51")
 
 
-def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 3, write, b"old", keep=2)
-    checkpoint.save(tmp_path, 3, write, b"new", keep=2)
+def test_a_learner_that_was_replaced_removes_nothing_and_is_not_followed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 2, 4, write, b"new", keep=1)
+    (tmp_path / ".writing-step-00000006-v2").mkdir()  # what the new learner is writing right now
+    checkpoint.save(tmp_path, 1, 9, write, b"old", keep=1)
     found = checkpoint.latest(tmp_path)
-    assert found is not None
-    assert found.state == b"new"
+    assert found and found.state == b"new"
+    assert steps(tmp_path) == [".writing-step-00000006-v2", "step-00000004-v2"]
+
+
+def test_the_same_step_again_is_newer_and_never_replaces(tmp_path: Path) -> None:
+    for state in (b"first", b"second", b"third"):
+        checkpoint.save(tmp_path, 1, 3, write, state, keep=2)
+        found = checkpoint.latest(tmp_path)
+        assert found is not None
+        assert found.state == state
+    assert steps(tmp_path) == ["step-00000003-v1.1", "step-00000003-v1.2"]
 
 
 def _cut(folder: Path) -> None:
@@ -75,8 +85,8 @@ def _cut_manifest(folder: Path) -> None:
 
 @pytest.mark.parametrize("tear", [_cut, _flip, _lose, _no_manifest, _cut_manifest])
 def test_a_torn_one_is_passed_over_and_said(tmp_path: Path, tear) -> None:
-    checkpoint.save(tmp_path, 1, write, b"one", keep=3)
-    tear(checkpoint.save(tmp_path, 2, write, b"two", keep=3))
+    checkpoint.save(tmp_path, 1, 1, write, b"one", keep=3)
+    tear(checkpoint.save(tmp_path, 1, 2, write, b"two", keep=3))
     with capture_logs() as logs:
         found = checkpoint.latest(tmp_path)
     assert found is not None
@@ -86,43 +96,43 @@ def test_a_torn_one_is_passed_over_and_said(tmp_path: Path, tear) -> None:
 
 
 def test_a_write_that_dies_leaves_the_previous_one(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 1, write, b"one", keep=1)
+    checkpoint.save(tmp_path, 1, 1, write, b"one", keep=1)
 
     def dies(folder: Path) -> None:
         write(folder)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(tmp_path, 2, dies, b"two", keep=1)
+        checkpoint.save(tmp_path, 1, 2, dies, b"two", keep=1)
     found = checkpoint.latest(tmp_path)
     assert found is not None
     assert found.state == b"one"
-    checkpoint.save(tmp_path, 3, write, b"three", keep=1)
-    assert steps(tmp_path) == ["step-00000003"]  # what the dead write left is gone too
+    checkpoint.save(tmp_path, 1, 3, write, b"three", keep=1)
+    assert steps(tmp_path) == ["step-00000003-v1"]  # what the dead write left is gone too
 
 
 @pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, DiskFull), (errno.EACCES, CheckpointError)])
 def test_a_full_or_forbidden_disk_is_told_apart(tmp_path: Path, code: int, expected: type[Exception]) -> None:
-    checkpoint.save(tmp_path, 1, write, b"one", keep=1)
+    checkpoint.save(tmp_path, 1, 1, write, b"one", keep=1)
 
     def fails(folder: Path) -> None:
         raise OSError(code, os.strerror(code))
 
     with pytest.raises(CheckpointError, match="step 2") as caught:
-        checkpoint.save(tmp_path, 2, fails, b"two", keep=1)
+        checkpoint.save(tmp_path, 1, 2, fails, b"two", keep=1)
     assert caught.type is expected
-    assert steps(tmp_path) == ["step-00000001"]
+    assert steps(tmp_path) == ["step-00000001-v1"]
 
 
-def test_torch_on_a_disk_that_is_really_full(small_disk: Path) -> None:
+def test_torch_on_a_disk_that_is_really_full(small_disk: SmallDisk) -> None:
     """torch.save reports a full disk as a RuntimeError without errno."""
-    checkpoint.save(small_disk, 1, write, b"one", keep=2)
+    checkpoint.save(small_disk.folder, 1, 1, write, b"one", keep=2)
     with pytest.raises(DiskFull, match="previous checkpoint is untouched") as caught:
         checkpoint.save(
-            small_disk, 2, lambda folder: torch.save(torch.zeros(2_000_000), folder / "weights"), b"", keep=2
+            small_disk.folder, 1, 2, lambda folder: torch.save(torch.zeros(8_000_000), folder / "weights"), b"", keep=2
         )
     assert type(caught.value.__cause__) is RuntimeError
-    found = checkpoint.latest(small_disk)
+    found = checkpoint.latest(small_disk.folder)
     assert found is not None
     assert found.step == 1
-    assert steps(small_disk) == ["step-00000001"]
+    assert steps(small_disk.folder) == ["step-00000001-v1"]

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from common import weights
 from common.errors import DiskFull, WeightsError
 from common.weights import FILE, default_folder, prune, publish, verified
+from tests.small_disk import SmallDisk
 
 
 def bytes_of(content: bytes):
@@ -103,17 +104,17 @@ def test_no_room(tmp_path: Path, number: int) -> None:
     assert names(tmp_path) == {"v1-0"} and verified(tmp_path / "v1-0", checksum)
 
 
-def test_a_real_full_disk_and_going_on_when_there_is_room(small_disk: Path) -> None:
+def test_a_real_full_disk_and_going_on_when_there_is_room(small_disk: SmallDisk) -> None:
     def safetensors(file: Path) -> None:
         save_file({"w": np.zeros(300_000, np.float32)}, file)
 
-    (small_disk / "ballast").write_bytes(b"\0" * 3_500_000)
+    small_disk.fill()
     with pytest.raises(DiskFull):
-        publish(small_disk, 1, 0, safetensors, keep=3)
-    assert names(small_disk) == {"ballast"}, "nothing half-written takes room"
-    (small_disk / "ballast").unlink()
+        publish(small_disk.folder, 1, 0, safetensors, keep=3)
+    assert names(small_disk.folder) == {"ballast"}, "nothing half-written takes room"
+    small_disk.free()
     for step in range(5):
-        folder, checksum = publish(small_disk, 1, step, safetensors, keep=2)
+        folder, checksum = publish(small_disk.folder, 1, step, safetensors, keep=2)
         assert verified(folder, checksum)
 
 

@@ -1,0 +1,170 @@
+"""One cluster under one sequence of faults."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from common.errors import BrokerUnavailable
+from common.lifecycle import LEFT_AT_ONCE
+from tests.chaos import job
+from tests.chaos.cluster import Cluster, Server
+from tests.chaos.faults import Fault, Faults
+from tests.chaos.proxy import Proxy
+from tests.small_disk import SmallDisk
+
+MEMORY_MB = DISK_MB = 64
+RECOVER_S = 180.0  # after the last fault: three steps, or the run is stuck
+RECOVER_STEPS = 3
+DRAIN_S = 60.0
+DELAY_S = 0.2
+RESTART_S, STARTING_S = 10.0, 30.0  # a worker that starts while the server is away says so and ends
+LOSS_S = 15.0  # the learner compares its books with the broker's every 10 s
+POLL_S = 0.02
+ALLOWED_ENDS = (-signal.SIGKILL, -signal.SIGTERM, 0, LEFT_AT_ONCE)  # 0: it drained; at once: asked twice
+
+
+class Fire:
+    """A learner, actors, scorers, a server, a proxy before it and a small disk; `turn` does whatever is due."""
+
+    def __init__(self, folder: Path, seed: int, *, actors: int, scorers: int, real: bool, losses: bool) -> None:
+        self.run_id = f"soak-{seed}"
+        self.disk = SmallDisk(folder / "disk", DISK_MB)
+        self.folder = self.disk.folder / "run"
+        self.settings = job.prepare(folder, self.folder, real)
+        self.server = Server(folder / "b", MEMORY_MB)
+        self.proxy = Proxy(folder / "p", self.server.socket)
+        self.cluster = Cluster(
+            self.settings, self.proxy.url, self.run_id, folder / "logs", actors=actors, scorers=scorers, real=real
+        )
+        workers = [name for name in self.cluster.workers if name != "learner"]
+        self.faults = Faults(seed, workers, losses=losses)
+        self.counts: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self._metrics_bytes = self._steps = 0
+        self._resume: dict[str, float] = {}
+        self._refill_at = self._undelay_at = self._free_at = float("inf")
+        self._restarted = self._lost = float("-inf")
+        self._next = time.monotonic() + self.faults.pause()
+        self._plan_learner()
+
+    @property
+    def kills(self) -> int:
+        return sum(count for name, count in self.counts.items() if name.startswith("kill"))
+
+    def steps(self) -> int:
+        """Steps that the metrics file has, lost branches included; reads what is new."""
+        file = self.folder / "metrics.jsonl"
+        if file.exists():
+            with file.open("rb") as lines:
+                lines.seek(self._metrics_bytes)
+                new = lines.read()
+            self._metrics_bytes += len(new)
+            self._steps += new.count(b"\n")
+        return self._steps
+
+    def turn(self) -> None:
+        """Whatever is due now."""
+        self.mend()
+        now = time.monotonic()
+        for name in [name for name, at in self._resume.items() if now >= at]:
+            self.cluster.signal(name, signal.SIGCONT)
+            del self._resume[name]
+        if now >= self._refill_at:
+            self._set_memory(MEMORY_MB * 2**20)
+            self._refill_at = float("inf")
+        if now >= self._undelay_at:
+            self.proxy.delay(0.0)
+            self._undelay_at = float("inf")
+        if now >= self._free_at:
+            self.disk.free()
+            self._free_at = float("inf")
+        if now >= self._next:
+            self._next = now + self.faults.pause()
+            self._meet(self.faults.next())
+        if self._learner_due(now):
+            self.counts["kill learner"] += 1
+            self.cluster.signal("learner", signal.SIGKILL)
+            self._plan_learner()
+
+    def mend(self) -> None:
+        for name, code, age in self.cluster.mend():
+            starting = age < STARTING_S and time.monotonic() < self._restarted + RESTART_S
+            if code not in ALLOWED_ENDS and not (starting and code == BrokerUnavailable.exit_code):
+                self.violations.append(f"{name} ended by itself with exit code {code}")
+
+    def calm(self) -> None:
+        """Ends every fault that lasts, and waits for training to go on."""
+        for name in self._resume:
+            self.cluster.signal(name, signal.SIGCONT)
+        self._set_memory(MEMORY_MB * 2**20)
+        self.proxy.delay(0.0)
+        self.disk.free()
+        steps, deadline = self.steps(), time.monotonic() + RECOVER_S
+        while self.steps() < steps + RECOVER_STEPS or time.monotonic() < self._lost + LOSS_S:
+            self.mend()
+            if time.monotonic() > deadline:
+                self.violations.append(f"no {RECOVER_STEPS} steps within {RECOVER_S:.0f} s of the last fault")
+                return
+            time.sleep(POLL_S)
+
+    def end(self) -> None:
+        """Drains everybody, the learner last: what workers hand back is in the broker then."""
+        names = list(self.cluster.workers)
+        for name, code in self.cluster.drain(names[1:], DRAIN_S) + self.cluster.drain(names[:1], DRAIN_S):
+            if code != 0 and not (code == -signal.SIGTERM and name != "learner"):  # that one had not yet begun
+                self.violations.append(f"{name} did not drain: exit code {code}")
+
+    def close(self) -> None:
+        self.cluster.close()
+        self.proxy.close()
+        self.server.stop()
+        self.disk.close()
+
+    def _meet(self, fault: Fault) -> None:
+        self.counts[f"{fault.kind} {fault.target.split('-')[0]}".strip()] += 1
+        if fault.kind == "kill":
+            self.cluster.signal(fault.target, signal.SIGKILL)
+        elif fault.kind == "term":
+            self.cluster.signal(fault.target, signal.SIGTERM)
+        elif fault.kind == "pause":
+            self.cluster.signal(fault.target, signal.SIGSTOP)
+            self._resume[fault.target] = time.monotonic() + fault.seconds
+        elif fault.kind == "restart_server":
+            self.counts["kill server"] += 1
+            self.server.restart()
+            self._restarted = time.monotonic()
+        elif fault.kind == "cut":
+            self.proxy.cut()
+        elif fault.kind == "delay":
+            self.proxy.delay(DELAY_S)
+            self._undelay_at = time.monotonic() + fault.seconds
+        elif fault.kind == "fill_server":
+            self._set_memory(1)
+            self._refill_at = time.monotonic() + fault.seconds
+        elif fault.kind == "fill_disk":
+            self.disk.fill()
+            self._free_at = time.monotonic() + fault.seconds
+        elif fault.kind == "flush":
+            self.server.client().flushall()
+            self._lost = time.monotonic()
+        elif fault.kind == "empty_server":
+            self.server.lose()
+            self._restarted = self._lost = time.monotonic()
+
+    def _set_memory(self, limit_bytes: int) -> None:
+        self.server.client().config_set("maxmemory", limit_bytes)
+
+    def _plan_learner(self) -> None:
+        self._plan = self.faults.learner_end()
+        self._life_began, self._life_steps = time.monotonic(), self.steps()
+        self._reached: float | None = None
+
+    def _learner_due(self, now: float) -> bool:
+        if self._plan.steps is None:
+            return now >= self._life_began + self._plan.seconds
+        if self._reached is None and self.steps() >= self._life_steps + self._plan.steps:
+            self._reached = now
+        return self._reached is not None and now >= self._reached + self._plan.seconds

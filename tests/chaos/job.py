@@ -1,0 +1,83 @@
+"""What is trained in a soak, and what survives of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgpack
+
+from common import config
+from common.schema import Scored
+from learner import checkpoint
+from learner.ledger import Ledger
+from tests.replay import differing
+
+GROUPS_PER_STEP = 4
+
+CONFIG = """
+[run]
+name = "soak"
+folder = "{run}"
+steps = 1000000
+[broker]
+claim_after_ms = 1000
+max_deliveries = 1000
+[model]
+policy = "{folder}/policy"
+[data]
+train = "{folder}/data.jsonl"
+max_prompt_tokens = 96
+[sampling]
+completions = 4
+max_tokens = 16
+[actor]
+groups_in_flight = 4
+max_model_len = 192
+kv_cache_gib = 0.1
+max_logprob_difference = {difference}
+[reward]
+mode = "verifier"
+[learner]
+groups_per_step = {groups}
+max_staleness = 2
+lr = 1e-3
+checkpoint_every_steps = 2
+[weights]
+folder = "{folder}/weights"
+"""
+
+
+def prepare(folder: Path, run: Path, real: bool) -> Path:
+    """Settings, a tiny policy and twenty problems; `run` is the run's folder."""
+    from tests import tiny_models
+
+    tiny_models.policy(folder / "policy", max_tokens=192)
+    rows = [json.dumps({"question": f"{i} + {i} = ?", "answer": str(2 * i)}) for i in range(20)]
+    (folder / "data.jsonl").write_text("\n".join(rows) + "\n")
+    settings = folder / "soak.toml"
+    # The sampler without a model knows no log-probabilities.
+    settings.write_text(
+        CONFIG.format(folder=folder, run=run, groups=GROUPS_PER_STEP, difference=0.001 if real else 1e9)
+    )
+    return settings
+
+
+def surviving(run: Path) -> tuple[checkpoint.Checkpoint, Ledger]:
+    """The newest whole checkpoint of a run's folder, and the ledger in it."""
+    found = checkpoint.latest(run / "checkpoints")
+    if found is None:
+        raise RuntimeError(f"no checkpoint under {run}")
+    return found, Ledger.restored(msgpack.unpackb(found.state)["ledger"])
+
+
+def not_replayed(settings: Path, found: checkpoint.Checkpoint, ledger: Ledger, groups: dict[int, Scored]) -> list[str]:
+    """What differs from an uninterrupted run over the same record."""
+    import torch
+
+    sections = config.load(settings, [])
+    torch.set_num_threads(sections.learner.threads)
+    trained = {id for step in range(1, found.step + 1) for id in ledger.trained_in(step)}
+    if unseen := sorted(trained - groups.keys()):
+        return [f"tickets {unseen[:10]} were trained and never seen in the stream"]
+    return [f"weights {name} are not those of an uninterrupted run" for name in differing(sections, found, groups)]
