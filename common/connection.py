@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import redis
 import structlog
-from redis.exceptions import RedisClusterException
+from redis.exceptions import ClusterDownError, ReadOnlyError, RedisClusterException, TryAgainError
 
 from common.address import client_of, infos, is_cluster, shown
 from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
@@ -25,7 +25,9 @@ from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
-_PASSING = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "LOADING", "NOREPLICAS")
+# What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
+_PASSING_KINDS = (ReadOnlyError, ClusterDownError, TryAgainError)
+_PASSING_CODES = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS")
 
 R = TypeVar("R")
 log = structlog.get_logger("connection")
@@ -127,7 +129,7 @@ class Connection(ABC):
                 elif str(error).startswith("MISCONF"):
                     failure = BrokerUnavailable(f"the broker at {self.shown} cannot write its file: {error}")
                     remedy = "goes on when the disk under the server has room again"
-                elif str(error).startswith(_PASSING):  # a failover, or a server that reads its file
+                elif isinstance(error, _PASSING_KINDS) or str(error).startswith(_PASSING_CODES):
                     failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
                     remedy = "goes on when it has a primary again"
                 elif "FENCED" in str(error):

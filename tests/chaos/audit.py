@@ -14,9 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
+from redis.exceptions import RedisClusterException
 
+from common.address import client_of
 from common.schema import Scored, Stage, unpack
 from common.streams import GROUPS
 from learner.ledger import Ledger
@@ -79,12 +82,12 @@ def audit(
     return found
 
 
-def unacknowledged(client: redis.Redis, run_id: str) -> dict[str, set[tuple[int, int]]]:
+def unacknowledged(client: Any, run_id: str) -> dict[str, set[tuple[int, int]]]:
     """Per stage (id, attempt) of every entry that its owning group has not acknowledged."""
     return {stage: set(entries(client, run_id, stage)) for stage in GROUPS}
 
 
-def entries(client: redis.Redis, run_id: str, stage: Stage) -> list[tuple[int, int]]:
+def entries(client: Any, run_id: str, stage: Stage) -> list[tuple[int, int]]:
     """(id, attempt) of every entry of a stream that its owning group has not acknowledged."""
     key, group = f"{{{run_id}}}:{stage}", GROUPS[stage]
     pending = {p["message_id"] for p in client.xpending_range(key, group, "-", "+", 10**6)}
@@ -105,9 +108,9 @@ def _order(entry: bytes) -> tuple[int, int]:
 class Observer(threading.Thread):
     """Reads every stream without belonging to any group, counts what is published and keeps what was scored."""
 
-    def __init__(self, socket: str, run_id: str) -> None:
+    def __init__(self, url: str, run_id: str) -> None:
         super().__init__(name="observer", daemon=True)
-        self._client = redis.Redis(unix_socket_path=socket, socket_timeout=5)
+        self._client = client_of(url)
         self._stages = {f"{{{run_id}}}:{stage}".encode(): stage for stage in GROUPS}
         self._last = dict.fromkeys(self._stages, b"0")
         self._done = threading.Event()
@@ -124,7 +127,7 @@ class Observer(threading.Thread):
         while not self._done.is_set():
             try:
                 self.look(block_ms=200)
-            except redis.RedisError:  # the server is being killed
+            except (redis.RedisError, RedisClusterException):  # the server is being killed
                 time.sleep(0.05)
 
     def look(self, block_ms: int | None = None) -> None:

@@ -11,8 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
 from common.lifecycle import computing_environment, die_with_parent
 from common.server import LocalServer
 
@@ -46,9 +44,6 @@ class Server:
     @property
     def url(self) -> str:
         return self._server.url
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5)
 
     def restart(self) -> None:
         """SIGKILL, and up again."""

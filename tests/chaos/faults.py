@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,11 @@ WEIGHTS: dict[Kind, float] = {
     "pause": 0.13,
     "cut": 0.05,
     "delay": 0.03,
-    "restart_server": 0.01,
+    "restart_server": 0.02,
     "fill_server": 0.01,
     "fill_disk": 0.01,
 }
+ONE_SERVER: tuple[Kind, ...] = ("fill_server", "cut", "delay")  # not where Sentinels or a cluster name the servers
 LOSSES: dict[Kind, float] = {"flush": 0.01, "empty_server": 0.01}
 WORKERS: tuple[Kind, ...] = ("kill", "term", "pause")
 MEAN_PAUSE_S = 2.0  # between two faults of workers
@@ -47,9 +48,9 @@ class LearnerEnd:
 class Faults:
     """The same seed, the same faults in the same order; the machine decides what they meet."""
 
-    def __init__(self, seed: int, workers: Sequence[str], *, losses: bool = False) -> None:
-        """`losses`: the server also loses all that it has."""
-        self._weights = WEIGHTS | (LOSSES if losses else {})
+    def __init__(self, seed: int, workers: Sequence[str], weights: Mapping[Kind, float] = WEIGHTS) -> None:
+        """`weights`: how often each kind comes."""
+        self._weights = weights
         self._random = random.Random(seed)
         self._learner = random.Random(f"{seed}/learner")  # its steps decide when it dies
         self._workers = list(workers)

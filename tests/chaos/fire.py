@@ -6,15 +6,19 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
+from common.address import client_of
 from common.errors import BrokerUnavailable
 from common.lifecycle import LEFT_AT_ONCE
-from tests.chaos import job
+from tests.chaos import faults, job
 from tests.chaos.cluster import Cluster, Server
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.proxy import Proxy
+from tests.servers import Nodes, Watched
 from tests.small_disk import SmallDisk
 
+BrokerKind = Literal["server", "sentinel", "cluster"]
 MEMORY_MB = DISK_MB = 64
 RECOVER_S = 180.0  # after the last fault: three steps, or the run is stuck
 RECOVER_STEPS = 3
@@ -29,18 +33,28 @@ ALLOWED_ENDS = (-signal.SIGKILL, -signal.SIGTERM, 0, LEFT_AT_ONCE)  # 0: it drai
 class Fire:
     """A learner, actors, scorers, a server, a proxy before it and a small disk; `turn` does whatever is due."""
 
-    def __init__(self, folder: Path, seed: int, *, actors: int, scorers: int, real: bool, losses: bool) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, broker: BrokerKind, actors: int, scorers: int, real: bool, losses: bool
+    ) -> None:
         self.run_id = f"soak-{seed}"
         self.disk = SmallDisk(folder / "disk", DISK_MB)
         self.folder = self.disk.folder / "run"
         self.settings = job.prepare(folder, self.folder, real)
-        self.server = Server(folder / "b", MEMORY_MB)
-        self.proxy = Proxy(folder / "p", self.server.socket)
-        self.cluster = Cluster(
-            self.settings, self.proxy.url, self.run_id, folder / "logs", actors=actors, scorers=scorers, real=real
-        )
+        self.server: Server | Watched | Nodes
+        weights = dict(faults.WEIGHTS)
+        if broker == "server":
+            self.server = Server(folder / "b", MEMORY_MB)
+            self.proxy = Proxy(folder / "p", self.server.socket)
+            url = self.proxy.url
+        else:
+            self.server = {"sentinel": Watched, "cluster": Nodes}[broker](folder / "b", MEMORY_MB)
+            weights = {kind: weight for kind, weight in weights.items() if kind not in faults.ONE_SERVER}
+            url = self.server.url
+        self.client = client_of(self.server.url)
+        logs = folder / "logs"
+        self.cluster = Cluster(self.settings, url, self.run_id, logs, actors=actors, scorers=scorers, real=real)
         workers = [name for name in self.cluster.workers if name != "learner"]
-        self.faults = Faults(seed, workers, losses=losses)
+        self.faults = Faults(seed, workers, weights | (faults.LOSSES if losses else {}))
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self._metrics_bytes = self._steps = 0
@@ -99,8 +113,9 @@ class Fire:
         """Ends every fault that lasts, and waits for training to go on."""
         for name in self._resume:
             self.cluster.signal(name, signal.SIGCONT)
-        self._set_memory(MEMORY_MB * 2**20)
-        self.proxy.delay(0.0)
+        if isinstance(self.server, Server):
+            self._set_memory(MEMORY_MB * 2**20)
+            self.proxy.delay(0.0)
         self.disk.free()
         steps, deadline = self.steps(), time.monotonic() + RECOVER_S
         while self.steps() < steps + RECOVER_STEPS or time.monotonic() < self._lost + LOSS_S:
@@ -119,7 +134,8 @@ class Fire:
 
     def close(self) -> None:
         self.cluster.close()
-        self.proxy.close()
+        if isinstance(self.server, Server):
+            self.proxy.close()
         self.server.stop()
         self.disk.close()
 
@@ -148,14 +164,15 @@ class Fire:
             self.disk.fill()
             self._free_at = time.monotonic() + fault.seconds
         elif fault.kind == "flush":
-            self.server.client().flushall()
+            self.client.flushall()
             self._lost = time.monotonic()
         elif fault.kind == "empty_server":
+            assert isinstance(self.server, Server)
             self.server.lose()
             self._restarted = self._lost = time.monotonic()
 
     def _set_memory(self, limit_bytes: int) -> None:
-        self.server.client().config_set("maxmemory", limit_bytes)
+        self.client.config_set("maxmemory", limit_bytes)
 
     def _plan_learner(self) -> None:
         self._plan = self.faults.learner_end()

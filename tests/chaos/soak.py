@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.progress import TextColumn
 
@@ -28,7 +28,7 @@ from common.streams import Broker
 from learner.ledger import Ledger
 from tests.chaos import job
 from tests.chaos.audit import Findings, Observer, audit, unacknowledged
-from tests.chaos.fire import POLL_S, Fire
+from tests.chaos.fire import POLL_S, BrokerKind, Fire
 
 FINDINGS = ("lost", "duplicated", "repeated", "differing", "violations")
 MOST_VIOLATIONS = 10
@@ -43,12 +43,14 @@ def soak(
     scorers: int = 2,
     real: bool = False,
     losses: bool = False,
+    broker: BrokerKind = "server",
     minutes: float = 75.0,
 ) -> dict[str, Any]:
     """The closing line of a soak, and every violation on standard error."""
     started = time.monotonic()
-    run = Fire(folder, seed, actors=actors, scorers=scorers, real=real, losses=losses)
-    observer = Observer(str(run.server.socket), run.run_id)
+    run = Fire(folder, seed, broker=broker, actors=actors, scorers=scorers, real=real, losses=losses)
+    observer = Observer(run.server.url, run.run_id)
+    losses |= broker == "sentinel"  # a replica that takes over may lack what its primary acknowledged last
     learner_kills = kills // 10
     try:
         with Bars(TextColumn("{task.fields[steps]} steps")) as bar:
@@ -74,7 +76,7 @@ def soak(
             found.step,
             job.GROUPS_PER_STEP,
             Broker(run.server.url, run.run_id, "audit").open_tickets(),
-            unacknowledged(run.server.client(), run.run_id),
+            unacknowledged(run.client, run.run_id),
             observer.published,
             losses=losses,
         )
@@ -111,12 +113,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=1000, help="SIGKILLs in all, a tenth of them the learner's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real-engine", action="store_true", help="vLLM in the actors; an actor takes 10 s to start")
+    parser.add_argument(
+        "--broker",
+        choices=get_args(BrokerKind),
+        default="server",
+        help="one server with a proxy before it (cut, delayed, full); three Sentinels that fail a primary over; "
+        "a cluster of three nodes",
+    )
     parser.add_argument("--losses", action="store_true", help="also FLUSHALL, and an empty server at the same address")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--scorers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=75.0, help="fail when the kills take longer")
     parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
     given = parser.parse_args(arguments)
+    if given.losses and given.broker != "server":
+        parser.error("--losses is for --broker server")
     with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +139,7 @@ def main(arguments: Sequence[str]) -> int:
             scorers=given.scorers,
             real=given.real_engine,
             losses=given.losses,
+            broker=given.broker,
             minutes=given.minutes,
         )
     print(json.dumps(result))

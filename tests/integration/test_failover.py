@@ -2,102 +2,35 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
-from common.lifecycle import die_with_parent
 from common.schema import Ticket
-from common.server import find_server
+from common.server import LocalServer
 from common.streams import Broker, Delivery
 from tests import make
 from tests.integration.learning import Bench, Player, finish
-from tests.until import until
+from tests.servers import Nodes, Watched
 
-NODES, SENTINELS = 3, 3
-SLOTS = 16384
 pytestmark = pytest.mark.timeout(300)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of which the ten thousandth above exists too: a cluster's nodes talk there."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    while len(ports) < count:
-        held.append(socket.socket())
-        held[-1].bind(("127.0.0.1", 0))
-        if (port := held[-1].getsockname()[1]) < 55_000:
-            ports.append(port)
-    for one in held:
-        one.close()
-    return ports
-
-
-def settled(condition: Callable[[], object], what: str) -> None:
-    until(condition, what, seconds=30.0, passing=(redis.RedisError,))
-
-
-class Servers:
-    """Server processes on ports of this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._binary = find_server()[0]
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
-
-    def start(self, port: int, *arguments: str) -> redis.Redis:
-        home = self._folder / str(port)
-        home.mkdir()
-        with (home / "log").open("wb") as out:
-            self.processes[port] = subprocess.Popen(
-                [self._binary, *arguments, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)],
-                stdout=out,
-                stderr=out,
-                preexec_fn=die_with_parent,
-            )
-        client = redis.Redis(port=port)
-        settled(client.ping, f"server on port {port}")
-        return client
-
-    def kill(self, port: int) -> None:
-        self.processes[port].kill()
-        self.processes[port].wait()
-
-    def close(self) -> None:
-        for port in self.processes:
-            self.kill(port)
-
-
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    made = Servers(tmp_path)
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path / "servers", memory_mb=64)
     yield made
-    made.close()
+    made.stop()
 
 
-def test_a_primary_is_killed_under_load(servers: Servers, model: Path, tmp_path: Path, run_id: str) -> None:
+def test_a_primary_is_killed_under_load(watched: Watched, model: Path, tmp_path: Path, run_id: str) -> None:
     # Given a primary with a replica, watched by three Sentinels
-    ports = free_ports(2 + SENTINELS)
-    (primary, replica), watchers = ports[:2], ports[2:]
-    first = servers.start(primary, "--save", "")
-    servers.start(replica, "--save", "", "--replicaof", "127.0.0.1", str(primary))
-    settled(lambda: first.info("replication")["connected_slaves"] == 1, "replica")
-    for port in watchers:
-        file = tmp_path / f"sentinel-{port}.conf"
-        file.write_text(
-            f"sentinel monitor hero 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds hero 500\n"
-            "sentinel failover-timeout hero 3000\n"
-        )
-        servers.start(port, str(file), "--sentinel")
-    sentinel = redis.Redis(port=watchers[0])
-    settled(lambda: sentinel.sentinel_master("hero")["num-other-sentinels"] == SENTINELS - 1, "Sentinels that know all")
-    hosts = ",".join(f"127.0.0.1:{port}" for port in watchers)
-    broker = Broker(f"redis+sentinel://{hosts}/hero", run_id, "test")
+    primary, replica = watched.ports
+    assert watched.primary == primary
+    broker = Broker(watched.url, run_id, "test")
     broker.check()
 
     # When the primary dies in the middle of a run
@@ -107,7 +40,7 @@ def test_a_primary_is_killed_under_load(servers: Servers, model: Path, tmp_path:
         def sample(self, order: Delivery, ticket: Ticket) -> None:
             if ticket.id == 5 and not self.struck:
                 self.struck = True
-                servers.kill(primary)
+                watched.servers.kill(primary)
             super().sample(order, ticket)
 
     bench = Bench(broker, model, tmp_path)
@@ -118,33 +51,61 @@ def test_a_primary_is_killed_under_load(servers: Servers, model: Path, tmp_path:
         bench.close()
 
     # Then the run goes on at the replica; what replication had not carried over came again, and nothing twice
-    assert sentinel.sentinel_master("hero")["port"] == replica
+    assert watched.primary == replica
     assert books["trained"] == 12 and books["in_flight"] == 0
     assert books["issued"] == sum(count for name, count in books.items() if name != "issued")
     assert max(Counter(bench.logged()).values()) == 1
 
 
 @pytest.fixture
-def cluster(servers: Servers) -> str:
-    """The address of three nodes with a third of the slots each."""
-    ports = free_ports(NODES)
-    clients = [
-        servers.start(port, "--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        for port in ports
-    ]
-    for number, client in enumerate(clients):
-        start, end = number * SLOTS // NODES, (number + 1) * SLOTS // NODES - 1
-        client.execute_command("CLUSTER ADDSLOTSRANGE", start, end)
-        client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
-    for client in clients:
-        settled(
-            lambda client=client: (
-                client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
-                and client.execute_command("CLUSTER INFO")["cluster_known_nodes"] == str(NODES)
-            ),
-            "cluster",
-        )
-    return f"redis+cluster://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """Three nodes with a third of the slots each."""
+    made = Nodes(tmp_path / "servers", memory_mb=64)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cluster(nodes: Nodes) -> str:
+    return nodes.url
+
+
+def test_a_cluster_whose_nodes_are_restarted_is_waited_for(nodes: Nodes, run_id: str) -> None:
+    broker = Broker(nodes.url, run_id, "test")
+    broker.check()
+    incarnation = broker.take_over()
+    ended: list[BaseException] = []
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            while not over.is_set():
+                broker.heartbeat({"role": "test"})
+                broker.read("tickets", 1, 50)
+        except BaseException as error:
+            ended.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    nodes.restart()  # until they agree again, those that are there say that the cluster is down
+    assert broker.issue(make.ticket(run_id, 0, incarnation=incarnation))
+    over.set()
+    worker.join(30)
+    assert ended == [] and not worker.is_alive()
+
+
+def test_a_server_that_has_become_a_replica_is_waited_for(server: LocalServer, broker: Broker) -> None:
+    broker._redis.replicaof("127.0.0.1", 1)
+    incarnation: list[int] = []
+    learner = threading.Thread(target=lambda: incarnation.append(broker.take_over()))
+    try:
+        learner.start()
+        learner.join(0.3)
+        assert learner.is_alive()
+    finally:
+        broker._redis.replicaof("NO", "ONE")
+    learner.join(10)
+    assert incarnation == [1]
 
 
 def test_a_whole_run_on_a_cluster(cluster: str, model: Path, tmp_path: Path, run_id: str) -> None:
