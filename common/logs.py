@@ -8,6 +8,8 @@ import sys
 
 import structlog
 
+from common.untrusted import printable
+
 
 def start(role: str, level: str = "INFO") -> None:
     """Sets up structlog for this process; every line carries its role."""
@@ -19,7 +21,7 @@ def start(role: str, level: str = "INFO") -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if terminal:
-        processors.append(structlog.dev.ConsoleRenderer())
+        processors += [_harmless, structlog.dev.ConsoleRenderer()]
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
@@ -28,6 +30,11 @@ def start(role: str, level: str = "INFO") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Reasons quote what strangers wrote, which must not steer the terminal."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def quiet_libraries() -> None:
