@@ -45,7 +45,7 @@ import structlog
 
 from actors.engine import Sampled
 from actors.worker import Actor
-from common import schema
+from common import schema, streams
 from common.connection import KINDS
 from common.errors import BrokerUnfit
 from common.schema import Completion, Policy, Rollout, Stage, Ticket, pack
@@ -316,7 +316,7 @@ GARBLED = {
 }
 
 
-def test_garbled_open_tickets_are_told_and_removed(broker: Broker) -> None:
+def test_garbled_open_tickets_are_told_and_removed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     incarnation = issue(broker)
     broker._redis.hset(broker.key("open"), mapping=GARBLED)
     with structlog.testing.capture_logs() as logs:
@@ -324,10 +324,13 @@ def test_garbled_open_tickets_are_told_and_removed(broker: Broker) -> None:
     [told] = logs
     assert told["event"].startswith("removed from the open tickets") and told["count"] == len(GARBLED)
     assert broker._redis.hgetall(broker.key("open")) == {b"0": b"tickets 1"}
-    # And none of them hinders a ticket of that number
+    # And none of them hinders a ticket of that number; a million go in several turns
+    monkeypatch.setattr(streams, "REMOVED_TOGETHER", 6)
     broker._redis.hset(broker.key("open"), mapping=GARBLED)
     assert broker.issue(ticket(broker.run, 5, incarnation=incarnation))
-    assert broker.open_tickets() == {0: ("tickets", 1), 5: ("tickets", 1)}
+    for left in (len(GARBLED) - 7, 0):
+        assert broker.open_tickets() == {0: ("tickets", 1), 5: ("tickets", 1)}
+        assert broker._redis.hlen(broker.key("open")) == 2 + left
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
@@ -649,6 +652,7 @@ def test_foreign_heartbeats_are_passed_over(broker: Broker, capsys: pytest.Captu
         "i\x1b[2J": "1 " + json.dumps({"role": "\x1b]0;x\x07", "waits_for": "[/red]", "waits_s": 1}),
     }
     broker._redis.hset(broker.key("procs"), mapping=foreign)
+    broker._redis.xgroup_createconsumer(broker.key("tickets"), "actors", b"\xff\x1b")
     assert set(broker.processes()) == {broker.consumer, "i\x1b[2J"}
     assert cli.main(["queue", "lag", "--run", broker.run, "--url", broker.url]) == 0
     shown = capsys.readouterr().out
@@ -680,6 +684,18 @@ def test_letters_cannot_steer_the_terminal_of_who_looks(
     # And they can be thrown away
     assert cli.main(["queue", "purge", "--run", broker.run, "--url", broker.url]) == 0
     assert "4 dropped" in capsys.readouterr().out and broker.dead_letters() == []
+
+
+def test_a_letter_with_a_ticket_of_another_run_is_not_retried(
+    broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    issue(broker)
+    put(broker, "tickets", m=pack(ticket("elsewhere", 7)))
+    broker.read("tickets", 9, 100)
+    [(entry, _)] = broker.dead_letters()
+    assert cli.main(["queue", "retry", entry, "--run", broker.run, "--url", broker.url]) == 13
+    assert "it belongs to run 'elsewhere'" in capsys.readouterr().out
+    assert set(broker.open_tickets()) == {0}
 
 
 def test_a_foreign_entry_in_a_full_broker_holds_nobody_up(broker: Broker) -> None:
