@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -486,6 +487,7 @@ def test_a_message_over_a_limit_takes_its_ticket_along(
 def test_clocks_hours_apart_change_nothing(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hours_s: float
 ) -> None:
+    monkeypatch.setattr(queue.out, "_width", 200)
     # Given a worker whose host's clock is hours ahead, or behind
     issue(broker, 2)
     other = Broker(broker.url, broker.run, "other")
@@ -506,7 +508,8 @@ def test_clocks_hours_apart_change_nothing(
         assert cli.main(["queue", "list", "--run", broker.run, "--url", broker.url]) == 0
         assert cli.main(["queue", "lag", "--run", broker.run, "--url", broker.url]) == 0
         shown = capsys.readouterr().out
-        assert (str(int(HOURS_S) // 100) not in shown and "0 s ago" in shown) or "1 s ago" in shown
+        assert "a reason" in shown and not re.search(r"\b\d{3,} s", shown), "ages of seconds"
+        assert 0 <= broker.processes()[other.consumer]["heard_s"] < 30
 
 
 def spoil(broker: Broker, name: str) -> None:
@@ -591,12 +594,15 @@ def test_a_garbled_fence_is_learned_again(broker: Broker, value: str | bytes) ->
     broker._redis.set(broker.key("fence"), value)
     incarnation = broker.take_over(above=4)
     assert incarnation == 5 and broker.issue(ticket(broker.run, 0, incarnation=incarnation))
-    broker._redis.set(broker.key("fence"), "abc")
-    broker.check_fence(incarnation)
-    assert broker.issue(ticket(broker.run, 1, incarnation=incarnation))
-    broker.announce(Policy(incarnation, 0, "c", "/f"))
-    broker.close(incarnation, [(0, 1, "")])
-    assert broker._redis.get(broker.key("fence")) == b"5"
+    for use in (
+        lambda: broker.issue(ticket(broker.run, 1, incarnation=incarnation)),
+        lambda: broker.announce(Policy(incarnation, 0, "c", "/f")),
+        lambda: broker.close(incarnation, [(0, 1, "")]),
+    ):
+        broker._redis.set(broker.key("fence"), "abc")
+        broker.check_fence(incarnation)
+        use()
+        assert broker._redis.get(broker.key("fence")) == b"5"
 
 
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "-1", "1e999"])
@@ -623,7 +629,7 @@ def test_a_forged_policy_is_announced_over(bench: Bench, value: bytes) -> None:
         forged = False
 
         def sample(self, order: Delivery, ticket: Ticket) -> None:
-            if ticket.id == 5 and not self.forged:
+            if ticket.id == 0 and not self.forged:  # the learner publishes no step before it has groups
                 self.forged = True
                 self.broker._redis.set(self.broker.key("policy"), value)
             policy = self.broker.policy()
@@ -702,7 +708,7 @@ def test_a_foreign_entry_in_a_full_broker_holds_nobody_up(broker: Broker) -> Non
     """The learner meets it too, and a learner that waits for room frees none."""
     put(broker, "scored", m=b"junk" * 1000)
     ended: list[list[Delivery]] = []
-    reader = threading.Thread(target=lambda: ended.append(broker.read("scored", 9, 100)))
+    reader = threading.Thread(target=lambda: ended.append(broker.read("scored", 9, 100)), daemon=True)
     try:
         broker._redis.config_set("maxmemory", "1mb")
         reader.start()
