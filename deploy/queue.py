@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common import logs
 from common.errors import BrokerUnavailable, QueueError, RunFolderError, SchemaError
 from common.schema import DeadLetter
 from common.server import configured_url
@@ -28,6 +29,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     """One action on one run; returns the exit code."""
     if flags:
         raise QueueError(f"{flags[0]}: there is no such flag; see hero queue --help")
+    logs.start("queue", "WARNING")  # not among what is printed
     broker = _broker(arguments.run, arguments.url)
     action, entries = arguments.action, arguments.entry
     if (action in ("show", "retry", "drop")) != bool(entries):

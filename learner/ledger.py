@@ -17,7 +17,7 @@ import numpy as np
 from common.errors import BooksError
 
 IN_FLIGHT, TRAINED, DROPPED, DEAD = range(4)
-REACH = 2**20
+REACH = 2**20  # for those who do not know how many tickets a run can issue between two checkpoints
 NAMES = ("in_flight", "trained", "dropped", "dead_lettered")
 
 

@@ -663,6 +663,8 @@ def test_foreign_heartbeats_are_passed_over(broker: Broker, capsys: pytest.Captu
     assert cli.main(["queue", "lag", "--run", broker.run, "--url", broker.url]) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "i\\x1b[2J" in shown and "[/red]" in shown
+    assert cli.main(["queue", "lag", "--json", "--run", broker.run, "--url", broker.url]) == 0
+    assert len(json.loads(capsys.readouterr().out)["processes"]) == 2, "JSON and nothing else"
     assert Watch(Sections(), broker, tmp_path / "metrics.jsonl").worst_difference() == 0.25
 
 
