@@ -151,7 +151,13 @@ class Actor:
         """The engine must compute what the learner computes: a difference is a wrong ratio in every token."""
         if not policy.check_ids:
             return
-        ours = self._engine.prompt_logprobs([ids.tolist() for ids in policy.check_ids])
+        try:
+            ours = self._engine.prompt_logprobs([ids.tolist() for ids in policy.check_ids])
+        except ValueError as error:
+            raise SamplerMismatch(
+                f"the engine cannot read the check sequences of step {policy.step} ({error}): "
+                "same model folder and tokenizer on both sides?"
+            ) from error
         worst = max(float(np.abs(a - b).max()) for a, b in zip(ours, policy.check_logprobs, strict=True))
         self._worst_difference = max(self._worst_difference, worst)
         bound = self._settings.actor.max_logprob_difference

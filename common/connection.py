@@ -28,6 +28,19 @@ SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 # What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
 _PASSING_KINDS = (ReadOnlyError, ClusterDownError, TryAgainError)
 _PASSING_CODES = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS")
+KINDS = {
+    "tickets": "stream",
+    "rollouts": "stream",
+    "scored": "stream",
+    "dead": "stream",
+    "open": "hash",
+    "procs": "hash",
+    "fence": "string",
+    "policy": "string",
+    "sigma": "string",
+}
+"""What the keys of a run hold."""
+LAST_ENTRY = b"18446744073709551615-18446744073709551615"
 
 R = TypeVar("R")
 log = structlog.get_logger("connection")
@@ -47,6 +60,7 @@ class Connection(ABC):
         self.run = run
         self.consumer = f"{role}-{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.stop = stop or threading.Event()
+        self._told: dict[str, str] = {}
         try:
             self._redis = client_of(url)
         except ValueError as error:
@@ -123,7 +137,7 @@ class Connection(ABC):
                 if "OOM" in str(error):
                     failure = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
                     remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
-                elif "NOGROUP" in str(error):
+                elif "NOGROUP" in str(error) or "no such key" in str(error):
                     self._prepare()  # the broker lost its data; the learner will issue again what is missing
                     continue
                 elif str(error).startswith("MISCONF"):
@@ -134,6 +148,8 @@ class Connection(ABC):
                     remedy = "goes on when it has a primary again"
                 elif "FENCED" in str(error):
                     raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
+                elif "WRONGTYPE" in str(error) or "exhausted the last possible ID" in str(error):
+                    raise BrokerUnfit(self._spoiled() or f"{self.shown}: {error}") from error
                 else:
                     raise
             except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
@@ -150,6 +166,29 @@ class Connection(ABC):
                 log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
             self.stop.wait(pause)
             pause = min(2 * pause, 1.0)
+
+    def _spoiled(self) -> str:
+        """Which keys of this run no process of ours can have left as they are, and the remedy; "" if none is."""
+        spoiled = {}
+        for key, kind in ((self.key(name), kind) for name, kind in KINDS.items()):
+            holds = self._do("type", key).decode()
+            if holds not in (kind, "none"):
+                spoiled[key] = f"holds a {holds}, not a {kind}"
+            elif holds == "stream" and self._do("xinfo_stream", key)["last-generated-id"] == LAST_ENTRY:
+                spoiled[key] = "is at the last possible entry"
+        if not spoiled:
+            return ""
+        return (
+            f"somebody else writes to run {self.run} on the broker at {self.shown}: "
+            + "; ".join(f"{key} {what}" for key, what in spoiled.items())
+            + f"; stop that and DEL {' '.join(spoiled)}: the learner issues again what is lost with it"
+        )
+
+    def _tell_foreign(self, key: str, why: str) -> None:
+        """Says once that a key holds what is none of ours, as long as it is the same."""
+        if self._told.get(key) != why:
+            self._told[key] = why
+            log.warning("passed over: none of ours", key=self.key(key), why=why)
 
     def _do(self, command: str, *args: Any, **kwargs: Any) -> Any:
         """One command of the client; its first argument, usually a key, says in the log what is waited for."""

@@ -11,30 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import structlog
-
 from common.errors import SchemaError
 from common.schema import DeadLetter, Rollout, Scored, Ticket, pack, unpack
 from common.shared_state import SharedState
 
-log = structlog.get_logger("streams")
+PAGE = 100  # letters that are read at once: each may hold a group
 
 
 class DeadLetters(SharedState):
     """The dead letters of a run."""
 
-    def dead_letters(self, after: str = "0", count: int = 1000) -> list[tuple[str, DeadLetter]]:
-        """(entry, letter) of given-up messages after an entry, oldest first; what is none of ours is passed over."""
-        letters = []
-        for entry, fields in self._do("xrange", self.key("dead"), f"({after}", "+", count):
-            try:
-                message = unpack(fields.get(b"m", b""))
-            except SchemaError as error:
-                log.warning("foreign entry among the dead letters", entry=entry.decode(), why=str(error))
-                continue
-            if isinstance(message, DeadLetter):
-                letters.append((entry.decode(), message))
-        return letters
+    def dead_letters(self, after: str = "0", count: int = PAGE) -> list[tuple[str, DeadLetter]]:
+        """(entry, letter) of given-up messages after an entry, oldest first; what is none of ours says so itself."""
+        found = self._do("xrange", self.key("dead"), f"({after}", "+", count)
+        return [(entry.decode(), _letter(fields.get(b"m", b""))) for entry, fields in found]
 
     def dead_count(self) -> int:
         """Entries of the stream of dead letters."""
@@ -46,6 +36,8 @@ class DeadLetters(SharedState):
         if not isinstance(message, Ticket | Rollout | Scored):
             raise SchemaError(f"the letter holds a {message.KIND}, not a ticket")
         ticket = message if isinstance(message, Ticket) else message.ticket
+        if ticket.run != self.run:
+            raise SchemaError(f"it belongs to run {ticket.run!r:.140}")
         following = replace(ticket, attempt=ticket.attempt + 1)
         args = [entry, ticket.id, ticket.attempt, following.attempt, pack(following)]
         return bool(self._script("retry", ["open", "tickets", "dead"], args))
@@ -53,3 +45,14 @@ class DeadLetters(SharedState):
     def drop(self, entries: Sequence[str]) -> int:
         """Forgets letters; returns how many were there."""
         return int(self._do("xdel", self.key("dead"), *entries)) if entries else 0
+
+
+def _letter(body: bytes) -> DeadLetter:
+    """The letter in `body`; for what is none, one that names no ticket and says what is wrong."""
+    try:
+        message = unpack(body)
+        if isinstance(message, DeadLetter):
+            return message
+        raise SchemaError(f"a {message.KIND} among the dead letters")
+    except SchemaError as error:
+        return DeadLetter("?", None, None, f"unreadable letter: {error}"[:4000], "", "?", body)

@@ -10,6 +10,8 @@ from contextlib import suppress
 
 import structlog
 
+from common.untrusted import printable
+
 
 def start(role: str, level: str = "INFO") -> None:
     """Sets up structlog for this process; every line carries its role."""
@@ -21,7 +23,7 @@ def start(role: str, level: str = "INFO") -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if terminal:
-        processors.append(structlog.dev.ConsoleRenderer())
+        processors += [_harmless, structlog.dev.ConsoleRenderer()]
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
@@ -43,6 +45,11 @@ class _Lossy(io.StringIO):
     def flush(self) -> None:
         with suppress(OSError):
             sys.stderr.flush()
+
+
+def _harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Reasons quote what strangers wrote, which must not steer the terminal."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def quiet_libraries() -> None:

@@ -2,14 +2,17 @@
 
     Ticket ──actor──▶ Rollout ──scorer──▶ Scored ──▶ learner          Policy: learner ──▶ actors
 
-A message is one msgpack map {"v": 1, "k": kind, "b": body}; a tensor in it is a map of raw little-endian
-bytes with dtype and shape (25 to 50 times cheaper than a list of ints). Whatever arrives is hostile until
-`unpack` has checked every type, length and range; it raises SchemaError and never anything else.
+A message is a head of nine bytes (b"HERO", version, CRC-32 of the rest) and one msgpack map {"k": kind, "b": body}; a
+tensor in it is a map of raw little-endian bytes with dtype and shape (25 to 50 times cheaper than a list of ints).
+Whatever arrives is hostile until `unpack` has checked every type, length and range; it raises SchemaError and never
+anything else. The checksum is for accidents: a bit that flips in a token id would be trained on without a word.
 """
 
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -19,14 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import SchemaError
-from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields
+from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields, plain_values
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
 MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
 MAX_EXTRACTED_CHARS = 4096
 MAX_FOLDER_CHARS = 4096
+MAX_REWARD = 1e9  # far above any reward model's, far below where a batch's sums leave float32
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
@@ -180,9 +184,8 @@ Message = Ticket | Rollout | Scored | Policy | DeadLetter
 def pack(message: Message) -> bytes:
     """Bytes of a message. Raises SchemaError when it is over MAX_MESSAGE_BYTES."""
     # msgpack walks the plain values itself and asks for the rest; "replace": a lone surrogate has no bytes.
-    data: bytes = msgpack.packb(
-        {"v": WIRE_VERSION, "k": message.KIND, "b": message}, default=_plain, unicode_errors="replace"
-    )
+    rest: bytes = msgpack.packb({"k": message.KIND, "b": message}, default=_plain, unicode_errors="replace")
+    data = _HEAD.pack(_MAGIC, WIRE_VERSION, zlib.crc32(rest)) + rest
     if len(data) > MAX_MESSAGE_BYTES:
         raise SchemaError(
             f"a {message.KIND} of {len(data):,} bytes is over the limit of {MAX_MESSAGE_BYTES:,}; "
@@ -195,20 +198,25 @@ def unpack(data: bytes) -> Message:
     """The checked message in `data`; raises SchemaError with what is wrong."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise SchemaError(f"message of {len(data):,} bytes is over the limit of {MAX_MESSAGE_BYTES:,}")
-    try:
-        outer = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise SchemaError(f"not a message of ours: {type(error).__name__}: {error}") from error
-    if not isinstance(outer, dict) or set(outer) != {"v", "k", "b"}:
-        raise SchemaError("not a message of ours: no version, kind and body")
-    if outer["v"] != WIRE_VERSION:
-        raise SchemaError(f"wire version {outer['v']!r}, this process speaks {WIRE_VERSION}; upgrade the older side")
+    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        raise SchemaError("not a message of ours: it has no head")
+    _, version, checksum = _HEAD.unpack_from(data)
+    if version != WIRE_VERSION:
+        raise SchemaError(f"wire version {version}, this process speaks {WIRE_VERSION}; upgrade the older side")
+    rest = memoryview(data)[_HEAD.size :]
+    if checksum != zlib.crc32(rest):
+        raise SchemaError("damaged on its way: the checksum in its head is not that of the rest")
+    outer = plain_values(rest)
+    if type(outer) is not dict or set(outer) != {"k", "b"}:
+        raise SchemaError("not a message of ours: no kind and body")
     reader = _READERS.get(outer["k"]) if isinstance(outer["k"], str) else None
     if reader is None:
         raise SchemaError(f"unknown kind of message: {outer['k']!r:.80}")
-    return reader(Fields(outer["b"], str(outer["k"])))
+    return reader(Fields(outer["b"], outer["k"]))
 
 
+_MAGIC = b"HERO"
+_HEAD = struct.Struct("<4sBI")
 _THREE_COUNTS = [int, int, int]
 
 
@@ -331,8 +339,10 @@ def _scored(m: Fields) -> Scored:
     )
     if any(length != n for length in lengths):
         raise SchemaError(f"ticket {rollout.ticket.id}: {n} completions but scores of lengths {lengths}")
-    if not np.isfinite(scored.r_hat).all() or (scored.rm_scores is not None and np.isinf(scored.rm_scores).any()):
-        raise SchemaError(f"ticket {rollout.ticket.id} has a reward or a score that is not finite")
+    if not (scored.weight > 0 and float(np.abs(scored.r_hat).max()) * max(scored.weight, 1.0) <= MAX_REWARD):  # nor NaN
+        raise SchemaError(f"ticket {rollout.ticket.id} has weight {scored.weight}, or a reward over {MAX_REWARD:g}")
+    if scored.rm_scores is not None and np.isinf(scored.rm_scores).any():
+        raise SchemaError(f"ticket {rollout.ticket.id} has a score that is not finite")
     return scored
 
 

@@ -10,12 +10,14 @@ One key for each value:
 from __future__ import annotations
 
 import json
-import time
+import math
 from typing import Any
 
 from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
+
+HEARTBEAT_TEXTS = ("role", "checksum", "waits_for")  # all else in a heartbeat is a number
 
 
 class SharedState(Connection):
@@ -34,7 +36,8 @@ class SharedState(Connection):
 
     def check_fence(self, incarnation: int) -> None:
         """Raises Fenced when a newer learner has taken over; one that only waits would not notice."""
-        if int(self._do("get", self.key("fence")) or 0) > incarnation:
+        fence = self._do("get", self.key("fence")) or b""
+        if fence.isdigit() and int(fence) > incarnation:
             raise Fenced(f"a newer learner has taken over run {self.run}; this one stops")
 
     def announce(self, policy: Policy) -> None:
@@ -42,34 +45,61 @@ class SharedState(Connection):
         self._script("announce", ["policy", "fence"], [policy.incarnation, pack(policy)])
 
     def policy(self) -> Policy | None:
-        """The newest published policy; None before the first."""
+        """The newest published policy; None before the first, and for what is none: the learner announces again."""
         raw = self._do("get", self.key("policy"))
         if raw is None:
             return None
-        message = unpack(raw)
+        try:
+            message = unpack(raw)
+        except SchemaError as error:
+            self._tell_foreign("policy", str(error))
+            return None
         if not isinstance(message, Policy):
-            raise SchemaError(f"{self.key('policy')} holds a {message.KIND}")
+            self._tell_foreign("policy", f"a {message.KIND}")
+            return None
         return message
 
     def sigma_bar(self) -> float | None:
-        """The shared running mean of sigma_u; None before the first group."""
+        """The shared running mean of sigma_u; None before the first group, and for what is none: it begins anew."""
         raw = self._do("get", self.key("sigma"))
-        return None if raw is None else float(raw)
+        try:
+            sigma_bar = None if raw is None else float(raw)
+        except ValueError:
+            sigma_bar = math.nan
+        if sigma_bar is None or 0 <= sigma_bar < math.inf:
+            return sigma_bar
+        self._tell_foreign("sigma", repr(raw[:40]))
+        return None
 
     def restore_sigma(self, sigma_bar: float | None) -> None:
         """sigma_bar from a checkpoint, only when the broker has none."""
         if sigma_bar is not None:
             self._do("setnx", self.key("sigma"), repr(sigma_bar))
 
+    def now_ms(self) -> int:
+        """The server's clock, the only one that all hosts share."""
+        return int(self._script("now", ["procs"], []))
+
     def heartbeat(self, state: dict[str, Any]) -> None:
         """Says that this process lives, and what it does."""
-        text = json.dumps({"time": time.time(), **state})
-        self._do("hset", self.key("procs"), self.consumer, text)
+        self._script("heartbeat", ["procs"], [self.consumer, json.dumps(state)])
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """Heartbeats by consumer."""
-        raw = self._do("hgetall", self.key("procs"))
-        return {name.decode(): json.loads(text) for name, text in raw.items()}
+        """Heartbeats by consumer, each with "heard_s", the seconds since."""
+        found, now_s = {}, self.now_ms() / 1000
+        for name, raw in self._do("hgetall", self.key("procs")).items():
+            beat, _, text = raw.partition(b" ")
+            try:
+                state = json.loads(text)
+                heard_s = max(0.0, now_s - int(beat[:12]))
+            except (ValueError, RecursionError) as error:
+                self._tell_foreign("procs", f"{name[:80]!r}: {type(error).__name__}")
+                continue
+            if _is_heartbeat(state):
+                found[name.decode(errors="replace")] = state | {"heard_s": heard_s}
+            else:
+                self._tell_foreign("procs", f"{name[:80]!r}: no heartbeat")
+        return found
 
     def finish(self) -> None:
         """Marks the run as over: workers leave."""
@@ -81,3 +111,14 @@ class SharedState(Connection):
     def reopen(self) -> None:
         """A resumed run is not over."""
         self._do("delete", self.key("over"))
+
+
+def _is_heartbeat(state: Any) -> bool:
+    return (
+        isinstance(state, dict)
+        and isinstance(state.get("role"), str)
+        and all(
+            value is None or isinstance(value, str if name in HEARTBEAT_TEXTS else int | float)
+            for name, value in state.items()
+        )
+    )

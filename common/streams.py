@@ -9,6 +9,7 @@ exactly once in effect, whatever retries, robs or dies.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, p
 GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
 NEXT: dict[Stage, Stage] = {"tickets": "rollouts", "rollouts": "scored"}
 EXPECTED: dict[Stage, type] = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
+
+REMOVED_TOGETHER = 10_000  # a server takes a million arguments and no more
+
+_WHOLE = re.compile(rb"0|[1-9][0-9]{0,14}")
+_OPEN = re.compile(rb"(0|[1-9][0-9]{0,14}) (tickets|rollouts|scored|dead) ([1-9][0-9]{0,8})")  # id, stage, attempt
 
 log = structlog.get_logger("streams")
 
@@ -63,25 +69,35 @@ class Broker(DeadLetters):
         for stage, group in GROUPS.items():
             infos = self._do("xinfo_groups", self.key(stage))
             length = self._do("xlen", self.key(stage))
+            result[stage] = {"length": length, "lag": None, "pending": 0}
             for info in infos:
                 if info["name"] == group.encode():
-                    result[stage] = {"length": length, "lag": info.get("lag"), "pending": info["pending"]}
+                    result[stage] |= {"lag": info.get("lag"), "pending": info["pending"]}
         return result
+
+    def idle(self, held: int) -> bool:
+        """Whether no stream has anything left for anybody, beside `held` scored groups that the learner holds.
+
+        The stages are asked in the order of the walk, so that a ticket that moves on meanwhile is not missed.
+        """
+        stages = self.backlog()
+        pending = [state["pending"] or 0 for state in stages.values()]
+        empty = all(state["lag"] == 0 or not state["length"] for state in stages.values())
+        return empty and not any(pending[:-1]) and pending[-1] <= held
 
     def consumers(self) -> list[dict[str, Any]]:
         """Every consumer: {"stage", "name", "pending", "idle_s" since it last asked, "oldest_s" of its leases}."""
         found = []
         for stage, group in GROUPS.items():
             for info in self._do("xinfo_consumers", self.key(stage), group):
-                name = info["name"].decode()
                 leases = info["pending"] and self._do(
-                    "xpending_range", self.key(stage), group, "-", "+", 1000, consumername=name
+                    "xpending_range", self.key(stage), group, "-", "+", 1000, consumername=info["name"]
                 )
                 idle = max((lease["time_since_delivered"] for lease in leases or ()), default=0)
                 found.append(
                     {
                         "stage": stage,
-                        "name": name,
+                        "name": info["name"].decode(errors="replace"),
                         "pending": info["pending"],
                         "idle_s": info["idle"] / 1000,
                         "oldest_s": idle / 1000,
@@ -109,9 +125,21 @@ class Broker(DeadLetters):
             self._script("close", ["open", "scored", "fence"], args)
 
     def open_tickets(self) -> dict[int, tuple[str, int]]:
-        """{id: (stage, attempt)} of every ticket that is not closed; stage may be "dead"."""
-        raw = self._do("hgetall", self.key("open"))
-        return {int(i): (state.split()[0].decode(), int(state.split()[1])) for i, state in raw.items()}
+        """{id: (stage, attempt)} of every ticket that is not closed; stage may be "dead".
+
+        What no script of ours can have written is told and removed: none would ever change it.
+        """
+        found, foreign = {}, []
+        for id, state in self._do("hgetall", self.key("open")).items():
+            if match := _OPEN.fullmatch(id + b" " + state):
+                found[int(match[1])] = (match[2].decode(), int(match[3]))
+            else:
+                foreign.append(id)
+        if foreign:
+            shown = [repr(id[:40]) for id in foreign[:10]]
+            log.warning("removed from the open tickets: none of ours", count=len(foreign), fields=shown)
+            self._do("hdel", self.key("open"), *foreign[:REMOVED_TOGETHER])
+        return found
 
     def trim(self) -> None:
         """Frees what every owning group has acknowledged."""
@@ -183,8 +211,10 @@ class Broker(DeadLetters):
                 if delivery.ticket.run != self.run:
                     raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
             except SchemaError as error:
-                id, attempt = _named(fields or {})
-                self._bury(stage, entry, id, attempt, f"unreadable: {error}", traceback.format_exc(), body)
+                reason, trace, (id, attempt) = f"unreadable: {error}", traceback.format_exc(), _named(fields or {})
+                if not self._bury(stage, entry, id, attempt, reason, trace, body) and id is not None:
+                    reason += f" (beside it stands ticket {id}, attempt {attempt}, which is elsewhere)"
+                    self._bury(stage, entry, None, None, reason, trace, body)
             else:
                 good.append(delivery)
         return good
@@ -200,10 +230,18 @@ class Broker(DeadLetters):
     def hand_over_together(
         self, results: Sequence[tuple[Delivery, Rollout | Scored]], momentum: float = 0.0
     ) -> list[bool]:
-        """`hand_over` for several groups in one round trip, in order; each is all or nothing for itself."""
-        calls = []
-        for delivery, result in results:
+        """`hand_over` for several groups in one round trip, in order; each is all or nothing for itself.
+
+        One whose result no message can hold is given up: with the next worker it would come to the same.
+        """
+        calls = {}
+        for place, (delivery, result) in enumerate(results):
             target, ticket = NEXT[delivery.stage], delivery.ticket
+            try:
+                payload = pack(result)
+            except SchemaError as error:
+                self.bury(delivery, f"its {result.KIND} cannot be sent: {error}", "")
+                continue
             sigma_u = result.sigma_u if isinstance(result, Scored) else None
             args = [
                 GROUPS[delivery.stage],
@@ -212,12 +250,16 @@ class Broker(DeadLetters):
                 ticket.attempt,
                 delivery.stage,
                 target,
-                pack(result),
+                payload,
                 "" if sigma_u is None else repr(sigma_u),
                 momentum,
             ]
-            calls.append((["open", delivery.stage, target, "sigma"], args))
-        return [bool(done) for done in self._scripts_together("hand_over", calls)]
+            calls[place] = (["open", delivery.stage, target, "sigma"], args)
+        done = dict(zip(calls, self._scripts_together("hand_over", list(calls.values())), strict=True))
+        for place in (place for place, published in done.items() if not published):
+            ticket = results[place][0].ticket
+            log.info("not published: the ticket has moved on", ticket=ticket.id, attempt=ticket.attempt)
+        return [bool(done.get(place)) for place in range(len(results))]
 
     def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
         """Renews leases; returns the entries that are still ours (a robbed one must be given up)."""
@@ -232,13 +274,20 @@ class Broker(DeadLetters):
         ticket = delivery.ticket
         self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, pack(delivery.message))
 
+    def refuse(self, delivery: Delivery, reason: str) -> None:
+        """Gives a message up that has no part in its ticket, whose state stays as it is."""
+        self._bury(delivery.stage, delivery.entry, None, None, reason, "", pack(delivery.message))
+
     def _bury(
         self, stage: Stage, entry: str, id: int | None, attempt: int | None, reason: str, trace: str, body: bytes
-    ) -> None:
-        log.error("dead letter", stage=stage, ticket=id, attempt=attempt, reason=reason)
+    ) -> bool:
+        """Whether there is a letter now; without one the ticket has moved on, and the message is only acknowledged."""
         letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[: 16 * 2**20])
         args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, stage, pack(letter)]
-        self._script("bury", ["open", stage, "dead"], args)
+        buried = bool(self._script("bury", ["open", stage, "dead"], args))
+        event = "dead letter" if buried else "no dead letter, the ticket has moved on"
+        log.error(event, stage=stage, ticket=id, attempt=attempt, reason=reason[:4000])
+        return buried
 
     def leave(self, stage: Stage) -> None:
         """Forgets this consumer if it holds nothing. Best effort: one that stays costs a name in a list."""
@@ -250,10 +299,8 @@ class Broker(DeadLetters):
 
 def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:
     """(id, attempt) that stand beside a message: its ticket can be replaced although nobody can read it."""
-    try:
-        return int(fields[b"id"]), int(fields[b"attempt"])
-    except (KeyError, ValueError):
-        return None, None
+    id, attempt = fields.get(b"id", b""), fields.get(b"attempt", b"")
+    return (int(id), int(attempt)) if _WHOLE.fullmatch(id) and _WHOLE.fullmatch(attempt) else (None, None)
 
 
 def _flat(entries: Any) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Reading what a stranger may have written: a received map whose every field is checked as it is read."""
+"""Reading what a stranger may have written: bytes that stay in proportion, a map whose every field is checked as it is
+read, text that cannot steer a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +18,39 @@ T = TypeVar("T")
 MAX_TEXT_CHARS = 4 * 2**20
 MAX_TOKENS = 2**20
 MAX_META_ITEMS = 32
+MAX_ITEMS = 2**18
+COUNTED_BYTES = 2**20  # what is smaller cannot become large
 
 _DTYPES = {name: np.dtype(name) for name in ("<i4", "<f4", "<f8")}  # made once: numpy parses a name each time
+
+
+class _Allowance:
+    """Counts the items of lists and maps as they are made: 64 MiB of empty maps would take 5 GB."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ITEMS
+
+    def __call__(self, items: T) -> T:
+        self._left -= len(items)  # type: ignore[arg-type]
+        if self._left < 0:
+            raise SchemaError(f"it has more than {MAX_ITEMS:,} items; long rows of numbers go as tensors")
+        return items
+
+
+def plain_values(data: bytes | memoryview) -> Any:
+    """The msgpack value in `data`. SchemaError when it is none, or one that takes memory out of proportion."""
+    allowance = _Allowance() if len(data) > COUNTED_BYTES else None
+    try:
+        return msgpack.unpackb(
+            data, raw=False, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, list_hook=allowance, object_hook=allowance
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise SchemaError(f"not a message of ours: {type(error).__name__}: {error}"[:500]) from error
+
+
+def printable(text: str) -> str:
+    """Text of a stranger for a terminal: what would steer it, or turn the reading direction, stands there escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Fields:
@@ -96,7 +129,7 @@ def _vector(tensor: object, dtype: str, limit: int, outer: Fields, place: str) -
         raise SchemaError(f"{outer.where}.{place} is not a map")
     found, shape, raw = tensor.get("d"), tensor.get("s"), tensor.get("t")
     if found != dtype:
-        raise SchemaError(f"{outer.where}.{place} has dtype {found!s:.20}, expected {dtype}")
+        raise SchemaError(f"{outer.where}.{place} has dtype {found!r:.20}, expected {dtype}")
     if type(raw) is not bytes or type(shape) is not list or len(shape) != 1 or shape[0] is True:
         raise SchemaError(f"{outer.where}.{place} does not fit one vector of {dtype}")
     length, rest = divmod(len(raw), _DTYPES[dtype].itemsize)

@@ -22,7 +22,6 @@ class Waiting:
         self._clock = clock
         self._what = ""
         self._since = self._say_at = clock()
-        self._began = time.time()
 
     @property
     def seconds(self) -> float:
@@ -31,8 +30,8 @@ class Waiting:
 
     @property
     def state(self) -> dict[str, Any]:
-        """{"waits_for": what or None, "waits_since": Unix time or None}, for a heartbeat."""
-        return {"waits_for": self._what or None, "waits_since": self._began if self._what else None}
+        """{"waits_for": what or None, "waits_s": seconds so far or None}, for a heartbeat."""
+        return {"waits_for": self._what or None, "waits_s": self.seconds if self._what else None}
 
     def on(self, what: str, *, until: str, details: Callable[[], dict[str, Any]] = dict) -> None:
         """It waits for `what`; `details` are asked for only when a line is due."""
@@ -49,5 +48,5 @@ class Waiting:
 
     def _begin(self, what: str) -> None:
         self._what = what
-        self._since, self._began = self._clock(), time.time()
+        self._since = self._clock()
         self._say_at = self._since + SAY_EVERY_S

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common import logs
 from common.errors import BrokerUnavailable, QueueError, RunFolderError, SchemaError
 from common.schema import DeadLetter
 from common.server import configured_url
 from common.streams import Broker
+from common.untrusted import printable
 from deploy.run_folder import broker_url_of, id_in
 
 SHOWN_BODY_BYTES = 64 * 2**10
 
-out = Console(soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     """One action on one run; returns the exit code."""
     if flags:
         raise QueueError(f"{flags[0]}: there is no such flag; see hero queue --help")
+    logs.start("queue", "WARNING")  # not among what is printed
     broker = _broker(arguments.run, arguments.url)
     action, entries = arguments.action, arguments.entry
     if (action in ("show", "retry", "drop")) != bool(entries):
@@ -35,7 +37,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     if action == "lag":
         _show_lag(broker, arguments.json)
     elif action == "list":
-        _show_letters(dict(_every_letter(broker)), arguments.json)
+        _show_letters(dict(_every_letter(broker)), broker.now_ms(), arguments.json)
     elif action == "purge":
         _purge(broker)
     else:
@@ -91,28 +93,31 @@ def _show_lag(broker: Broker, as_json: bool) -> None:
     out.print(stages)
     people = Table("consumer", "of", "pending", "oldest lease", "idle")
     for c in consumers:
-        people.add_row(c["name"], c["stage"], str(c["pending"]), f"{c['oldest_s']:.1f} s", f"{c['idle_s']:.1f} s")
+        people.add_row(
+            printable(c["name"]), c["stage"], str(c["pending"]), f"{c['oldest_s']:.1f} s", f"{c['idle_s']:.1f} s"
+        )
     out.print(people)
-    now = time.time()
     alive = Table("process", "role", "last heard of", "waits for", "since")
     for name, state in processes.items():
-        since = f"{now - state['waits_since']:.0f} s" if state.get("waits_since") else ""
-        heard = f"{now - state.get('time', now):.0f} s ago"
-        alive.add_row(name, state.get("role", "?"), heard, state.get("waits_for") or "", since)
+        waits_s, heard_s = state.get("waits_s"), state["heard_s"]
+        since = "" if waits_s is None else f"{waits_s + heard_s:.0f} s"
+        words = (name, state["role"], f"{heard_s:.0f} s ago", state.get("waits_for") or "", since)
+        alive.add_row(*map(printable, words))
     out.print(alive)
     out.print(f"{dead} dead letters" + (": hero queue list" if dead else ""))
 
 
-def _show_letters(letters: dict[str, DeadLetter], as_json: bool) -> None:
+def _show_letters(letters: dict[str, DeadLetter], now_ms: int, as_json: bool) -> None:
     if as_json:
         for entry, letter in letters.items():
             print(json.dumps({"entry": entry, **_fields(letter, body=False)}))
         return
     table = Table("entry", "stage", "ticket", "attempt", "age", "given up by", "reason")
     for entry, letter in letters.items():
-        age = max(0.0, time.time() - int(entry.split("-")[0]) / 1000)
+        age = max(0, now_ms - int(entry.split("-")[0])) / 1000
         id, attempt = ("?" if n is None else str(n) for n in (letter.id, letter.attempt))
-        table.add_row(entry, letter.stage, id, attempt, f"{age:.0f} s", letter.origin, letter.reason[:200])
+        words = (entry, letter.stage, id, attempt, f"{age:.0f} s", letter.origin, letter.reason[:200])
+        table.add_row(*map(printable, words))
     out.print(table if letters else "no dead letters")
 
 

@@ -81,5 +81,5 @@ class Watch:
         except BrokerUnavailable:
             return
         for name, state in states.items():
-            if state.get("role") == "actor":
-                self._differences[name] = state["max_logprob_difference"]
+            if state["role"] == "actor" and isinstance(found := state.get("max_logprob_difference"), int | float):
+                self._differences[name] = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,34 @@ from common.schema import Scored
 from learner.batch import Sequence
 
 
-def drop_reason(group: Scored, step: int, max_staleness: int) -> str | None:
+@dataclass(frozen=True)
+class Order:
+    """What every ticket of this run asks for. A token beyond the vocabulary, or far too many, would end the learner."""
+
+    vocabulary: int
+    prompt_tokens: int
+    """At most."""
+    completion_tokens: int
+    """At most."""
+    temperature: float
+
+    def fits(self, group: Scored) -> bool:
+        parts = [group.ticket.prompt_ids, *(completion.ids for completion in group.rollout.completions)]
+        return (
+            group.ticket.temperature == self.temperature
+            and len(parts[0]) <= self.prompt_tokens
+            and max(map(len, parts[1:])) <= self.completion_tokens
+            and all(part.min() >= 0 and part.max() < self.vocabulary for part in parts if len(part))
+        )
+
+
+def drop_reason(group: Scored, step: int, max_staleness: int, order: Order) -> str | None:
     """Why a group may not be trained on at `step`; None if it may.
 
     A step ahead of the learner's is of a branch that was left, and bounded like one behind it.
     """
+    if not order.fits(group):
+        return "not_as_ordered"
     if abs(step - group.oldest_step) > max_staleness:
         return "stale" if group.oldest_step <= step else "abandoned_branch"
     if not any(len(completion.ids) for completion in group.rollout.completions):

@@ -17,6 +17,7 @@ import numpy as np
 from common.errors import BooksError
 
 IN_FLIGHT, TRAINED, DROPPED, DEAD = range(4)
+REACH = 2**20  # for those who do not know how many tickets a run can issue between two checkpoints
 NAMES = ("in_flight", "trained", "dropped", "dead_lettered")
 
 
@@ -80,15 +81,20 @@ class Ledger:
         """{id: attempt} of every ticket in flight."""
         return dict(self._attempt)
 
-    def adopt(self, open_tickets: Mapping[int, tuple[str, int]]) -> None:
-        """Joins the broker's open set: what was issued, or revived, after this ledger was saved is in flight again."""
-        for id in range(self.issued, max(open_tickets, default=-1) + 1):
+    def adopt(self, open_tickets: Mapping[int, tuple[str, int]], reach: int = REACH) -> list[int]:
+        """Joins the broker's open set: what was issued, or revived, after this ledger was saved is in flight again.
+
+        Returns the ids that are not believed: `reach` or more above what this ledger issued, so of no learner of ours.
+        """
+        beyond = sorted(id for id in open_tickets if id >= self.issued + reach)
+        for id in range(self.issued, max(open_tickets.keys() - set(beyond), default=-1) + 1):
             self.issue(id)
         for id, (stage, attempt) in open_tickets.items():
             if id in self._attempt:
                 self._attempt[id] = max(self._attempt[id], attempt)
             elif stage != "dead":
                 self.revive(id, attempt)
+        return beyond
 
     def trained_in(self, step: int) -> list[int]:
         """Ids that were trained into the batch that made `step`."""

@@ -85,6 +85,11 @@ class Policy:
         self.applied_steps = 0
         self.skipped_steps = 0
 
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the model can read."""
+        return int(self._module.model.config.get_text_config().vocab_size)
+
     # Training
 
     def step(self, sequences: SequenceOf[Sequence], temperature: float) -> StepResult:

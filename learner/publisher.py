@@ -60,9 +60,15 @@ class Publisher:
         self._broker.announce(self._announced)
 
     def announce_again(self) -> None:
-        """The last announcement, if the broker does not know it any more."""
-        if self._announced and self._broker.policy() is None:
+        """The last announcement, if the broker does not know it any more, or knows another."""
+        if self._announced and not _same(self._announced, self._broker.policy()):
             self._broker.announce(self._announced)
 
     def _save(self, file: Path) -> None:
         save_file({name: w.detach().cpu().contiguous() for name, w in self._policy.named_weights()}, file)
+
+
+def _same(ours: PublishedPolicy, found: PublishedPolicy | None) -> bool:
+    return found is not None and all(
+        getattr(ours, name) == getattr(found, name) for name in ("incarnation", "step", "checksum", "folder")
+    )

@@ -19,7 +19,7 @@ from common.tasks import Problem
 from common.waiting import Waiting
 from learner.advantage import advantages
 from learner.commit import Committer
-from learner.groups import drop_reason, payload_bytes, sequences
+from learner.groups import Order, drop_reason, payload_bytes, sequences
 from learner.issuer import Issuer
 from learner.ledger import Ledger
 from learner.metrics import batch_metrics
@@ -30,6 +30,7 @@ from learner.publisher import Publisher, check_sequences
 from learner.render import Renderer
 from learner.reward_log import RewardLog
 from learner.room import Room
+from learner.tickets import most_between_commits
 
 BLOCK_MS = 50
 
@@ -77,6 +78,9 @@ class Learner:
         self._room = Room(stop, self._waiting, self._beat)
         self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), self._room)
         self._committer = Committer(settings, broker, policy, self._room)
+        sampling = settings.sampling
+        limits = policy.vocabulary, settings.data.max_prompt_tokens, sampling.max_tokens
+        self._order = Order(*limits, sampling.temperature)
         folder = settings.run.folder
         self._export = folder / "export"
         self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
@@ -97,7 +101,9 @@ class Learner:
             self._ledger, self._step = found.ledger, found.step
             if self._incarnation <= found.incarnation:  # the broker is a new one
                 self._incarnation = self._broker.take_over(above=found.incarnation)
-        self._ledger.adopt(self._broker.open_tickets())
+        o = self._options
+        reach = most_between_commits(o.groups_per_step, o.max_staleness, o.checkpoint_every_steps)
+        self._adopt(self._broker.open_tickets(), reach)
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
         self._publisher.publish(self._incarnation, self._step)
@@ -137,10 +143,14 @@ class Learner:
     def _admit(self, delivery: Delivery) -> None:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
         ticket = delivery.ticket
+        if ticket.id >= self._ledger.issued:
+            self._broker.refuse(delivery, f"ticket {ticket.id} was never issued: {self._ledger.issued} were")
+            return
         held = any(d.ticket.id == ticket.id for d in self._ready)
         self._ledger.revive(ticket.id, ticket.attempt)
         if held or not self._ledger.accepts(ticket.id, ticket.attempt):
             id = ticket.id if self._ledger.is_settled(ticket.id) else -1
+            log.info("group not awaited", ticket=ticket.id, attempt=ticket.attempt, held=held, settled=id >= 0)
             self._committer.settle(id, ticket.attempt, delivery.entry)
         else:
             self._ready.append(delivery)
@@ -149,7 +159,7 @@ class Learner:
         """Drops what is too old to train on, however it came to be: the staleness bound is kept here."""
         for delivery in list(self._ready):
             group = _scored(delivery)
-            reason = drop_reason(group, self._step, self._options.max_staleness)
+            reason = drop_reason(group, self._step, self._options.max_staleness, self._order)
             if reason:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)
@@ -231,15 +241,23 @@ class Learner:
         self._ledger.bury(id)
         self._committer.settle(id, attempt)
 
+    def _adopt(self, known: dict[int, tuple[str, int]], reach: int) -> None:
+        """Joins the broker's open tickets to the ledger; what no learner of this run can have issued is closed."""
+        if beyond := self._ledger.adopt(known, reach):
+            log.error("closed: open tickets that were never issued", count=len(beyond), ids=beyond[:10])
+            self._broker.close(self._incarnation, [(id, known.pop(id)[1], "") for id in beyond])
+
     def _compare_books(self) -> None:
         """What the broker does not know any more comes again; what it knows and the ledger does not is booked."""
         self._publisher.announce_again()
         known = self._broker.open_tickets()
-        self._ledger.adopt(known)
+        self._adopt(known, reach=0)  # only this learner issues while it lives
         for id, (stage, attempt) in known.items():
             if stage == "dead" and self._ledger.accepts(id, attempt):  # somebody dropped its letter unread
                 self._bury(id, attempt)
         held = {delivery.ticket.id for delivery in self._ready}
+        if self._broker.idle(len({d.entry for d in self._ready} | self._committer.entries - {""})):
+            known = {}  # open, and in no stream: somebody took their messages away
         try:
             self._issuer.reissue_lost(self._ledger, known.keys() | held, self._incarnation, self._step)
         except BrokerFull as error:

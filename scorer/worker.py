@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from common.errors import BrokerUnfit
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
@@ -124,6 +125,8 @@ class Scorer:
             return
         try:
             self._score_together(taken)
+        except BrokerUnfit:  # no fault of the group
+            raise
         except Exception as error:
             if len(taken) > 1:
                 for delivery in taken:

@@ -1,5 +1,5 @@
-#!lua
--- Moves a message to the dead-letter stream.
+#!lua flags=allow-oom
+-- Moves a message to the dead-letter stream, also when the server is full: a learner that waits here frees nothing.
 -- KEYS open, source, dead; ARGV group, entry, id or '', attempt, stage, payload.
 -- A ticket that has moved on is left as it is; its old message is only acknowledged.
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[5] .. ' ' .. ARGV[4] then

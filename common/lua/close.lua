@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Closes tickets whose effect is durable: KEYS open, source, fence; ARGV incarnation, group, then id, attempt, entry
 -- ('' when no message is held). A later attempt stays open; its own result will be closed as a duplicate.
-local fence = tonumber(redis.call('GET', KEYS[3]) or 0)
+local fence = tonumber(redis.call('GET', KEYS[3]) or 0) or 0
 if fence > tonumber(ARGV[1]) then return redis.error_reply('FENCED') end
 if fence < tonumber(ARGV[1]) then redis.call('SET', KEYS[3], ARGV[1]) end -- a broker that lost its data learns it again
 local closed = 0

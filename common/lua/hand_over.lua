@@ -11,9 +11,9 @@ redis.call('XADD', KEYS[3], '*', 'm', ARGV[7], 'id', ARGV[3], 'attempt', ARGV[4]
 redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[6] .. ' ' .. ARGV[4])
 if ARGV[8] ~= '' then
-  local old = redis.call('GET', KEYS[4])
+  local old = tonumber(redis.call('GET', KEYS[4]) or '')
   local sigma = tonumber(ARGV[8])
-  if old then sigma = ARGV[9] * tonumber(old) + (1 - ARGV[9]) * sigma end
+  if old and old >= 0 and old < math.huge then sigma = ARGV[9] * old + (1 - ARGV[9]) * sigma end -- else begin anew
   redis.call('SET', KEYS[4], string.format('%.17g', sigma))
 end
 return 1

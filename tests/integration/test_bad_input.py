@@ -205,6 +205,23 @@ def test_an_engine_that_computes_something_else_is_an_error(broker: Broker, tmp_
         actor.close()
 
 
+def test_check_sequences_that_the_engine_cannot_read_are_an_error(broker: Broker, tmp_path: Path, monkeypatch) -> None:
+    def refuse(prompts: list[list[int]]) -> list[np.ndarray]:
+        raise ValueError("token ids 0 to 99 do not fit a vocabulary of 9")
+
+    folder, checksum = weights.publish(tmp_path, 1, 0, lambda file: file.write_bytes(b"w"), keep=2)
+    check = {"check_ids": [np.array([0, 99], np.int32)], "check_logprobs": [np.zeros(1, np.float32)]}
+    broker.announce(Policy(broker.take_over(), 0, checksum, str(folder), **check))
+    engine = FakeEngine()
+    monkeypatch.setattr(engine, "prompt_logprobs", refuse)
+    actor = actor_of(broker, engine)
+    try:
+        with pytest.raises(SamplerMismatch, match=r"cannot read the check sequences of step 0 \(token ids 0 to 99"):
+            actor._follow_policy(at_least=0)
+    finally:
+        actor.close()
+
+
 def test_a_tower_of_powers_times_out_and_its_group_is_scored(broker: Broker) -> None:
     # Given a group with a completion that no verifier ends, between two ordinary ones
     order = ticket(broker.run, 0, completions=3, incarnation=broker.take_over())

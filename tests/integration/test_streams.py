@@ -115,13 +115,16 @@ def test_foreign_bytes_become_dead_letters(broker: Broker, body: bytes) -> None:
     assert broker.backlog()["rollouts"]["pending"] == 0
 
 
-def test_foreign_entries_among_the_dead_letters_are_passed_over(broker: Broker) -> None:
+def test_foreign_entries_among_the_dead_letters_say_so_themselves(broker: Broker) -> None:
     issue(broker)
     for fields in ({"m": b"junk"}, {"other": b"field"}):
         broker._redis.xadd(broker.key("dead"), fields)
     [held] = broker.read("tickets", 1, 100)
     broker.bury(held, "a reason", "")
-    assert [letter.reason for _, letter in broker.dead_letters()] == ["a reason"]
+    first, second, letter = (letter for _, letter in broker.dead_letters())
+    assert (first.id, first.body, second.id, second.body) == (None, b"junk", None, b"")
+    assert first.reason == second.reason == "unreadable letter: not a message of ours: it has no head"
+    assert (letter.id, letter.reason) == (0, "a reason")
 
 
 def test_a_ticket_of_another_run_is_a_dead_letter(broker: Broker) -> None:

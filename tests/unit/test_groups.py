@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from learner.groups import drop_reason, payload_bytes, sequences
+from learner.groups import Order, drop_reason, payload_bytes, sequences
 from tests.make import rollout, scored, ticket
+
+ORDER = Order(vocabulary=5, prompt_tokens=5, completion_tokens=4, temperature=1.0)
 
 
 @pytest.mark.parametrize(
@@ -17,11 +19,22 @@ from tests.make import rollout, scored, ticket
 )
 def test_a_group_is_trained_within_the_staleness_bound(made_at: int, reason: str | None) -> None:
     group = scored(rollout(ticket(), step=made_at))
-    assert drop_reason(group, step=5, max_staleness=2) == reason
+    assert drop_reason(group, step=5, max_staleness=2, order=ORDER) == reason
 
 
 def test_a_group_without_a_single_token_is_empty() -> None:
-    assert drop_reason(scored(rollout(ticket(), tokens=0)), step=0, max_staleness=1) == "empty"
+    assert drop_reason(scored(rollout(ticket(), tokens=0)), step=0, max_staleness=1, order=ORDER) == "empty"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"vocabulary": 4}, {"prompt_tokens": 4}, {"completion_tokens": 3}, {"temperature": 0.5}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_group_that_nobody_ordered_is_not_trained_on(changes: dict[str, int]) -> None:
+    group = scored(rollout(ticket()))
+    assert drop_reason(group, 0, 1, ORDER) is None
+    assert drop_reason(group, 0, 1, dataclasses.replace(ORDER, **changes)) == "not_as_ordered"
 
 
 def test_one_sequence_per_completion_that_has_tokens() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -81,8 +84,8 @@ def scored(draw: st.DrawFn) -> Scored:
         statuses=draw(st.lists(st.sampled_from(schema.STATUSES), min_size=n, max_size=n)),
         extracted=draw(st.lists(st.none() | texts, min_size=n, max_size=n)),
         rm_scores=draw(st.none() | vectors("<f8", reals | st.just(float("nan")), n, n)),
-        r_hat=draw(vectors("<f8", reals, n, n)),
-        weight=draw(reals),
+        r_hat=draw(vectors("<f8", st.floats(-1e4, 1e4), n, n)),
+        weight=draw(st.floats(1e-3, 1e4)),
         sigma_u=draw(st.none() | reals),
         sigma_bar=draw(st.none() | reals),
         scorer=draw(texts),
@@ -154,19 +157,43 @@ def test_cut_off_at_any_length_it_is_refused(message: Message) -> None:
 
 
 @by_kind
-def test_a_flipped_bit_gives_a_message_or_a_schema_error(message: Message) -> None:
+def test_every_flipped_bit_is_found(message: Message) -> None:
     data = pack(message)
+    for position in range(len(data)):
+        for bit in range(8):
+            broken = bytearray(data)
+            broken[position] ^= 1 << bit
+            with pytest.raises(SchemaError):
+                unpack(bytes(broken))
+
+
+def sealed(rest: Any, version: int = schema.WIRE_VERSION, magic: bytes = b"HERO") -> bytes:
+    """Bytes with a head that fits, whatever follows it."""
+    body: bytes = rest if isinstance(rest, bytes) else msgpack.packb(rest)
+    return magic + struct.pack("<BI", version, zlib.crc32(body)) + body
+
+
+def opened(message: Message) -> Any:
+    """What follows the head of a message."""
+    return msgpack.unpackb(pack(message)[9:])
+
+
+@by_kind
+def test_a_flipped_bit_under_a_checksum_that_fits_gives_a_message_or_a_schema_error(message: Message) -> None:
+    data = pack(message)[9:]
+    assert unpack(sealed(data)).KIND == message.KIND
     refused = 0
     for position in range(len(data)):
         for bit in range(8):
             broken = bytearray(data)
             broken[position] ^= 1 << bit
             try:
-                again = unpack(bytes(broken))
+                again = unpack(sealed(bytes(broken)))
             except SchemaError:
                 refused += 1
             else:
                 assert isinstance(again, type(message)), "a flipped bit must not change the kind"
+                unpack(pack(again))
     assert refused > 0
 
 
@@ -196,23 +223,23 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @given(st.data())
 @settings(max_examples=600, deadline=None)
 def test_a_value_of_any_other_type_gives_a_message_or_a_schema_error(data: st.DataObject) -> None:
-    outer = msgpack.unpackb(pack(data.draw(st.sampled_from(SAMPLES))))
+    outer = opened(data.draw(st.sampled_from(SAMPLES)))
     path = data.draw(st.sampled_from(paths(outer)))
     holder = outer
     for key in path[:-1]:
         holder = holder[key]
     holder[path[-1]] = data.draw(junk)
     try:
-        unpack(msgpack.packb(outer))
+        unpack(sealed(outer))
     except SchemaError:
         pass
 
 
 def changed(message: Message, change: Callable[[dict[str, Any]], None]) -> bytes:
     """The bytes of a message after `change` was let loose on its body."""
-    outer = msgpack.unpackb(pack(message))
+    outer = opened(message)
     change(outer["b"])
-    return msgpack.packb(outer)
+    return sealed(outer)
 
 
 def tensor(values: Any, dtype: str) -> dict[str, Any]:
@@ -244,7 +271,7 @@ SCORED = make.scored(ROLLOUT)
         (TICKET, lambda b: b.update(meta={str(i): "" for i in range(33)}), "meta has 33 items"),
         (TICKET, lambda b: b.update(meta={"a": 1}), "not a map of strings"),
         (TICKET, lambda b: b.update(prompt_ids=tensor([], "<i4")), "no prompt"),
-        (TICKET, lambda b: b.update(prompt_ids=tensor([1.0], "<f4")), "dtype <f4, expected <i4"),
+        (TICKET, lambda b: b.update(prompt_ids=tensor([1.0], "<f4")), "dtype '<f4', expected <i4"),
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"s": [2**40]}), "does not fit"),
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"s": [1, 1]}), "does not fit"),
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"t": b"\x00" * 5}), "does not fit"),
@@ -270,9 +297,13 @@ SCORED = make.scored(ROLLOUT)
         (SCORED, lambda b: b.update(statuses=["correct", "great"]), "unknown status"),
         (SCORED, lambda b: b.update(statuses=["correct", ["wrong"]]), "unknown status"),
         (SCORED, lambda b: b.update(extracted=["2", "x" * 4097]), "no short text"),
-        (SCORED, lambda b: b.update(r_hat=tensor([0, np.nan], "<f8")), "reward or a score that is not finite"),
-        (SCORED, lambda b: b.update(rm_scores=tensor([0, np.inf], "<f8")), "reward or a score that is not finite"),
+        (SCORED, lambda b: b.update(r_hat=tensor([0, np.nan], "<f8")), "a reward over 1e+09"),
+        (SCORED, lambda b: b.update(r_hat=tensor([0, -1e300], "<f8")), "a reward over 1e+09"),
+        (SCORED, lambda b: b.update(rm_scores=tensor([0, np.inf], "<f8")), "a score that is not finite"),
         (SCORED, lambda b: b.update(weight=float("inf")), "weight = inf"),
+        (SCORED, lambda b: b.update(weight=0.0), "has weight 0.0"),
+        (SCORED, lambda b: b.update(weight=-1), "has weight -1"),
+        (SCORED, lambda b: b.update(weight=1e300), "a reward over 1e+09"),
         (SCORED, lambda b: b.update(rollout=None), "scored.rollout is not a map"),
         (SAMPLES[3], lambda b: b.update(check_logprobs=[]), "do not fit"),
         (SAMPLES[3], lambda b: b.update(check_logprobs=[tensor([0] * 3, "<f4")]), "do not fit"),
@@ -288,25 +319,48 @@ def test_what_cannot_be_is_refused_with_what_is_wrong(message: Message, change: 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (msgpack.packb({"v": 2, "k": "ticket", "b": {}}), "wire version 2"),
-        (msgpack.packb({"v": 1, "k": "pickle", "b": {}}), "unknown kind"),
-        (msgpack.packb({"v": 1, "k": ["ticket"], "b": {}}), "unknown kind"),
-        (msgpack.packb({"v": 1, "k": "completion", "b": {}}), "unknown kind"),
-        (msgpack.packb({"v": 1, "k": "ticket", "b": []}), "ticket is not a map"),
-        (msgpack.packb({"v": 1, "k": "ticket"}), "no version, kind and body"),
-        (msgpack.packb({"v": 1, "k": "ticket", "b": {}, "x": 0}), "no version, kind and body"),
-        (msgpack.packb({1: 2}), "not a message of ours"),
-        (b"\xdd\xff\xff\xff\xff", "not a message of ours"),  # an array that claims 4 billion items
-        (b"\xc6\xff\xff\xff\xff", "not a message of ours"),  # bytes that claim 4 GiB
-        (b"\xdf\xff\xff\xff\xff", "not a message of ours"),  # a map that claims 4 billion items
-        (b"\x91" * 100_000, "not a message of ours"),  # nested 100,000 deep
-        (b"\x81\xa1v\xa2\xff\xfe", "not a message of ours"),  # text that is no UTF-8
+        (sealed({"k": "ticket", "b": {}}, version=1), "wire version 1, this process speaks 2"),
+        (sealed({"k": "ticket", "b": {}}, version=3), "wire version 3, this process speaks 2"),
+        (sealed({"k": "ticket", "b": {}}, magic=b"ZERO"), "it has no head"),
+        (msgpack.packb({"v": 2, "k": "ticket", "b": {}}), "it has no head"),
+        (b"HERO\x02", "it has no head"),
+        (b"HERO\x02" + bytes(9), "damaged on its way"),
+        (sealed({"k": "pickle", "b": {}}), "unknown kind"),
+        (sealed({"k": ["ticket"], "b": {}}), "unknown kind"),
+        (sealed({"k": "completion", "b": {}}), "unknown kind"),
+        (sealed({"k": "ticket", "b": []}), "ticket is not a map"),
+        (sealed({"k": "ticket"}), "no kind and body"),
+        (sealed({"k": "ticket", "b": {}, "x": 0}), "no kind and body"),
+        (sealed({1: 2}), "not a message of ours"),
+        (sealed(b""), "not a message of ours"),
+        (sealed(b"\xdd\xff\xff\xff\xff"), "not a message of ours"),  # an array that claims 4 billion items
+        (sealed(b"\xc6\xff\xff\xff\xff"), "not a message of ours"),  # bytes that claim 4 GiB
+        (sealed(b"\xdf\xff\xff\xff\xff"), "not a message of ours"),  # a map that claims 4 billion items
+        (sealed(b"\x91" * 100_000), "not a message of ours"),  # nested 100,000 deep
+        (sealed(b"\x81\xa1v\xa2\xff\xfe"), "not a message of ours"),  # text that is no UTF-8
     ],
 )
 def test_a_foreign_envelope_is_refused(data: bytes, says: str) -> None:
     with pytest.raises(SchemaError) as caught:
         unpack(data)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("item", [b"\x80", b"\x90", b"\xc0", b"\xa2ab"])
+def test_memory_stays_in_proportion(item: bytes) -> None:
+    """8 MiB of empty maps would take 600 MiB, in one row or in rows of rows."""
+    count = 2**23 // len(item)
+    row = b"\xdc\xff\xff" + item * 0xFFFF
+    for rest in (b"\xdd" + count.to_bytes(4, "big") + item * count, b"\xdc" + b"\x00\x80" + row * 128):
+        data = sealed(rest)
+        tracemalloc.start()
+        try:
+            with pytest.raises(SchemaError):
+                unpack(data)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 64 * 2**20
 
 
 def test_a_message_over_the_limit_is_neither_packed_nor_read(monkeypatch: pytest.MonkeyPatch) -> None:
