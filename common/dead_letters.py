@@ -3,7 +3,8 @@
     {run}:dead     stream of dead letters, read by the learner and by `hero queue`
 
 The learner books a letter's ticket as dead-lettered and issues a new ticket in its place. A letter stays until
-somebody looks: `retry` puts its ticket up again as the next attempt, `drop` forgets it; the books keep either.
+somebody looks, or until a thousand newer ones have come: `retry` puts its ticket up again as the next attempt, `drop`
+forgets it; the books keep either.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from common.errors import SchemaError
 from common.schema import DeadLetter, Rollout, Scored, Ticket, pack, unpack
 from common.shared_state import SharedState
 
-PAGE = 100  # letters that are read at once: each may hold a group
+PAGE = 100  # letters that are read at once
+MOST_LETTERS, LETTER_BODY_BYTES = 1000, 2**18  # at most 256 MiB in the broker, whoever floods it
 
 
 class DeadLetters(SharedState):

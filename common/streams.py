@@ -19,7 +19,7 @@ import redis
 import structlog
 
 from common.connection import BrokerFull
-from common.dead_letters import DeadLetters
+from common.dead_letters import LETTER_BODY_BYTES, MOST_LETTERS, DeadLetters
 from common.errors import BrokerUnavailable, SchemaError
 from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
 
@@ -140,6 +140,16 @@ class Broker(DeadLetters):
             log.warning("removed from the open tickets: none of ours", count=len(foreign), fields=shown)
             self._do("hdel", self.key("open"), *foreign[:REMOVED_TOGETHER])
         return found
+
+    def forget(self, idle_s: float) -> None:
+        """Deletes the consumers and heartbeats of processes that were not heard of for so long and hold nothing."""
+        for stage, group in GROUPS.items():
+            for info in self._do("xinfo_consumers", self.key(stage), group):
+                if not info["pending"] and info["idle"] > 1000 * idle_s:
+                    self._script("leave", [stage], [group, info["name"]])
+        silent = [name for name, state in self.processes().items() if state["heard_s"] > idle_s]
+        if silent:
+            self._do("hdel", self.key("procs"), *silent)
 
     def trim(self) -> None:
         """Frees what every owning group has acknowledged."""
@@ -271,8 +281,10 @@ class Broker(DeadLetters):
 
     def bury(self, delivery: Delivery, reason: str, trace: str) -> None:
         """Gives a message up: dead-letter stream, acknowledged, ticket marked dead."""
-        ticket = delivery.ticket
-        self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, pack(delivery.message))
+        ticket, body = delivery.ticket, pack(delivery.message)
+        if len(body) > LETTER_BODY_BYTES:
+            body = pack(ticket)  # all that a retry needs
+        self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, body)
 
     def refuse(self, delivery: Delivery, reason: str) -> None:
         """Gives a message up that has no part in its ticket, whose state stays as it is."""
@@ -282,8 +294,8 @@ class Broker(DeadLetters):
         self, stage: Stage, entry: str, id: int | None, attempt: int | None, reason: str, trace: str, body: bytes
     ) -> bool:
         """Whether there is a letter now; without one the ticket has moved on, and the message is only acknowledged."""
-        letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[: 16 * 2**20])
-        args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, stage, pack(letter)]
+        letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[:LETTER_BODY_BYTES])
+        args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, stage, pack(letter), MOST_LETTERS]
         buried = bool(self._script("bury", ["open", stage, "dead"], args))
         event = "dead letter" if buried else "no dead letter, the ticket has moved on"
         log.error(event, stage=stage, ticket=id, attempt=attempt, reason=reason[:4000])

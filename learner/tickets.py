@@ -37,5 +37,5 @@ def capacity(groups_per_step: int, max_staleness: int) -> int:
 
 def most_between_commits(groups_per_step: int, max_staleness: int, checkpoint_every_steps: int) -> int:
     """Most tickets that a learner issues between two checkpoints: those in flight, those trained in each step, and as
-    many again for dropped ones. One that got further, on a full disk, has left a branch that is too old to train on."""
+    many again for dropped ones."""
     return 2 * (capacity(groups_per_step, max_staleness) + checkpoint_every_steps * groups_per_step)

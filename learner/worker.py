@@ -33,6 +33,7 @@ from learner.room import Room
 from learner.tickets import most_between_commits
 
 BLOCK_MS = 50
+FORGET_S = 600.0  # a process that is gone is listed for so long
 
 log = structlog.get_logger("learner")
 
@@ -250,6 +251,7 @@ class Learner:
     def _compare_books(self) -> None:
         """What the broker does not know any more comes again; what it knows and the ledger does not is booked."""
         self._publisher.announce_again()
+        self._broker.forget(FORGET_S)
         known = self._broker.open_tickets()
         self._adopt(known, reach=0)  # only this learner issues while it lives
         for id, (stage, attempt) in known.items():

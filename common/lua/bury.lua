@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- Moves a message to the dead-letter stream, also when the server is full: a learner that waits here frees nothing.
--- KEYS open, source, dead; ARGV group, entry, id or '', attempt, stage, payload.
+-- KEYS open, source, dead; ARGV group, entry, id or '', attempt, stage, payload, most letters.
+-- The oldest letter goes when there are too many: its ticket is dead all the same, and the learner books it.
 -- A ticket that has moved on is left as it is; its old message is only acknowledged.
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[5] .. ' ' .. ARGV[4] then
   redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
   return 0
 end
-redis.call('XADD', KEYS[3], '*', 'm', ARGV[6])
+redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[7], '*', 'm', ARGV[6])
 redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], ARGV[3], 'dead ' .. ARGV[4]) end
 return 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
+from common import streams
 from common.connection import BrokerFull
 from common.errors import Fenced
-from common.schema import Policy
+from common.schema import Policy, Ticket, unpack
 from common.server import LocalServer
 from common.streams import Broker
 from tests.make import rollout, scored, ticket
@@ -179,6 +181,53 @@ def test_leaving_keeps_a_consumer_that_holds_messages(broker: Broker) -> None:
     broker.hand_over(held, rollout(held.ticket))
     broker.leave("tickets")
     assert broker._redis.xinfo_consumers(broker.key("tickets"), "actors") == []
+
+
+def test_processes_that_are_gone_are_forgotten_when_nothing_is_left_of_them(broker: Broker) -> None:
+    # Given one that was killed while it held a ticket, one that held none, and one that lives
+    issue(broker)
+    holding, idle, living = (second(broker) for _ in range(3))
+    [held] = holding.read("tickets", 1, 100)
+    for worker in (holding, idle):
+        worker.read("tickets", 1, 1)
+        worker.heartbeat({"role": "actor"})
+    time.sleep(1.1)
+    living.read("tickets", 1, 1)
+    living.heartbeat({"role": "actor"})
+    # When the learner looks
+    broker.forget(1.0)
+    # Then only what holds nothing is gone
+    assert {c["name"] for c in broker.consumers()} == {holding.consumer, living.consumer}
+    assert set(broker.processes()) == {living.consumer}
+    # And the other one when its ticket was taken over; the living one works on
+    [taken] = living.claim("tickets", 0, 5)
+    assert taken.entry == held.entry
+    broker.forget(1.0)
+    assert {c["name"] for c in broker.consumers()} == {living.consumer}
+    assert living.hand_over(taken, rollout(taken.ticket))
+
+
+def test_dead_letters_are_few_and_small_whoever_floods_the_run(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MOST_LETTERS", 5)
+    issue(broker)
+    [held] = broker.read("tickets", 1, 100)
+    large = rollout(held.ticket, tokens=200_000)
+    assert broker.hand_over(held, large)
+    [made] = broker.read("rollouts", 1, 100)
+    broker.bury(made, "a reason", "")
+    # A large message leaves its ticket in the letter, which is all that a retry needs
+    [(entry, letter)] = broker.dead_letters()
+    assert isinstance(unpack(letter.body), Ticket)
+    assert broker.retry(entry, letter)
+    [again] = broker.read("tickets", 1, 100)
+    broker.bury(again, "once more", "")
+    # And the oldest letter goes, whose ticket stays dead until the learner books it
+    for n in range(20):
+        broker._redis.xadd(broker.key("rollouts"), {"m": b"x" * 2**19, "n": n})
+    broker.read("rollouts", 99, 100)
+    letters = [letter for _, letter in broker.dead_letters()]
+    assert len(letters) == 5 and all(letter.id is None and len(letter.body) == 2**18 for letter in letters)
+    assert broker.open_tickets() == {0: ("dead", 2)}
 
 
 def test_a_full_broker_refuses_tickets_but_closes(broker: Broker) -> None:
