@@ -30,7 +30,6 @@ class Worker:
     name: str
     module: list[str]
     process: subprocess.Popen[bytes]
-    started: float
 
 
 class Server:
@@ -78,7 +77,7 @@ class Cluster:
         places += [(f"actor-{n}", MODULES["real-actor" if real else "actor"]) for n in range(actors)]
         places += [(f"scorer-{n}", MODULES["scorer"]) for n in range(scorers)]
         for name, module in places:
-            self.workers[name] = Worker(name, module, self._spawn(name, module), time.monotonic())
+            self.workers[name] = Worker(name, module, self._spawn(name, module))
 
     def signal(self, name: str, number: int) -> None:
         """Sends a signal to the process of a place, if it lives."""
@@ -86,14 +85,14 @@ class Cluster:
         if process.poll() is None:
             os.kill(process.pid, number)
 
-    def mend(self) -> list[tuple[str, int, float]]:
-        """Starts again what is gone; (name, exit code, seconds that it lived) of each."""
+    def mend(self) -> list[tuple[str, int, str]]:
+        """Starts again what is gone; (name, exit code, end of its log) of each."""
         gone = []
         for worker in self.workers.values():
             code = worker.process.poll()
             if code is not None:
-                gone.append((worker.name, code, time.monotonic() - worker.started))
-                worker.process, worker.started = self._spawn(worker.name, worker.module), time.monotonic()
+                gone.append((worker.name, code, (self._logs / f"{worker.name}.log").read_text()[-500:]))
+                worker.process = self._spawn(worker.name, worker.module)
         return gone
 
     def drain(self, names: list[str], seconds: float) -> list[tuple[str, int]]:

@@ -24,7 +24,8 @@ RECOVER_S = 180.0  # after the last fault: three steps, or the run is stuck
 RECOVER_STEPS = 3
 DRAIN_S = 60.0
 DELAY_S = 0.2
-RESTART_S, STARTING_S = 10.0, 30.0  # a worker that starts while the server is away says so and ends
+NOT_THERE = "start it, or set broker.url or REDIS_URL"  # a worker that starts while the server is away ends so
+RESTART_S = 10.0
 LOSS_S = 15.0  # the learner compares its books with the broker's every 10 s
 POLL_S = 0.02
 ALLOWED_ENDS = (-signal.SIGKILL, -signal.SIGTERM, 0, LEFT_AT_ONCE)  # 0: it drained; at once: asked twice
@@ -104,9 +105,10 @@ class Fire:
             self._plan_learner()
 
     def mend(self) -> None:
-        for name, code, age in self.cluster.mend():
-            starting = age < STARTING_S and time.monotonic() < self._restarted + RESTART_S
-            if code not in ALLOWED_ENDS and not (starting and code == BrokerUnavailable.exit_code):
+        away = time.monotonic() < self._restarted + RESTART_S
+        for name, code, last_words in self.cluster.mend():
+            starting = code == BrokerUnavailable.exit_code and NOT_THERE in last_words
+            if code not in ALLOWED_ENDS and not (away and starting):
                 self.violations.append(f"{name} ended by itself with exit code {code}")
 
     def calm(self) -> None:
