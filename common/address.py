@@ -15,26 +15,27 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 30, 5
-RETRIES = 2
+READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 10, 5
+CLUSTER_RETRIES = 2  # of which the last ones ask where the keys are now
 SENTINEL_PORT, SERVER_PORT = 26379, 6379
 
 
 def client_of(url: str) -> Any:
     """A client for any of the addresses above; a cluster's connects at once.
 
-    Commands are retried: scripts are idempotent, so that changes nothing; a retried read leaves a lease behind.
+    Its commands are tried once: `Connection` repeats them, and looks in between whether it is to stop. redis-py retries
+    the command and within it the connection: two retries wait minutes for a server that is silent, behind a partition.
     Raises ValueError for an address that is none of these, redis' own errors when a cluster does not answer.
     """
     options: dict[str, Any] = {
         "socket_timeout": READ_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": Retry(ExponentialBackoff(cap=0.5), RETRIES),
+        "retry": Retry(NoBackoff(), 0),
     }
     parts = urlsplit(url)
     plain, _, kind = parts.scheme.partition("+")
@@ -46,6 +47,7 @@ def client_of(url: str) -> Any:
     if kind == "cluster":
         node: Any = ClusterNode
         nodes = [node(host, port) for host, port in _hosts(parts.netloc, SERVER_PORT)]
+        options["retry"] = Retry(ExponentialBackoff(cap=0.5), CLUSTER_RETRIES)
         return redis.RedisCluster(startup_nodes=nodes, **options)
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
@@ -58,6 +60,7 @@ def client_of(url: str) -> Any:
         sentinel_kwargs={
             "socket_timeout": CONNECT_TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
             "username": asked.get("sentinel_username"),
             "password": asked.get("sentinel_password"),
             "ssl": plain == "rediss",

@@ -122,6 +122,7 @@ class Connection(ABC):
     def _wait_for(self, what: str, call: Callable[[], R], raises: tuple[type[BrokerUnavailable], ...] = ()) -> R:
         """Result of `call`; waits while the server is away or full, as long as nobody asked us to stop.
 
+        It is called again then: scripts are idempotent, and a read that is repeated leaves a lease behind.
         What is in `raises` is raised instead of waited for.
         """
         since = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from common import address
 from common.connection import BrokerFull
 from common.errors import BrokerUnavailable, BrokerUnfit
 from common.server import LocalServer
@@ -172,6 +174,33 @@ def test_a_server_whose_disk_is_full_is_waited_for(small_disk: SmallDisk, run_id
         small_disk.free()
         learner.join(10)
         assert issued == [True]
+
+
+@pytest.mark.parametrize("scheme", ["redis://{}/0", "redis+sentinel://{}/primary"])
+def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a worker that talks to a server behind a partition: its connections are taken, and nothing comes back
+    monkeypatch.setattr(address, "READ_TIMEOUT_S", 1)
+    monkeypatch.setattr(address, "CONNECT_TIMEOUT_S", 1)
+    stop = threading.Event()
+    ended: list[BaseException] = []
+
+    def beat() -> None:
+        try:
+            broker.heartbeat({"role": "test"})
+        except BrokerUnavailable as error:
+            ended.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker = Broker(scheme.format(f"127.0.0.1:{silent.getsockname()[1]}"), "r", "test", stop=stop)
+        worker = threading.Thread(target=beat)
+        worker.start()
+        worker.join(0.2)
+        assert worker.is_alive()
+        # When it is told to stop
+        stop.set()
+        worker.join(2.5)
+        # Then it does not try on for minutes
+        assert not worker.is_alive() and "no broker answers" in str(ended[0])
 
 
 def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: LocalServer) -> None:
