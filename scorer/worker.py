@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from common.errors import BrokerUnfit
+from common.errors import BrokerError
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
@@ -125,7 +125,7 @@ class Scorer:
             return
         try:
             self._score_together(taken)
-        except BrokerUnfit:  # no fault of the group
+        except BrokerError:  # nothing is wrong with the groups
             raise
         except Exception as error:
             if len(taken) > 1:

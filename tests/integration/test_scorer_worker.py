@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.errors import BrokerUnavailable
 from common.schema import Completion, Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker
@@ -104,6 +105,27 @@ def start(broker: Broker, sandbox: Sandbox) -> Iterator[Callable[..., Running]]:
     yield start
     for scorer in running:
         scorer.end()
+
+
+def test_a_stop_while_the_broker_is_away_is_no_failure_of_the_groups(
+    broker: Broker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a scorer that is told to stop while it waits for a broker that is away
+    running = Running(broker, sandbox, None, "verifier")
+    running.publish(TEXTS, TEXTS, TEXTS)
+    calls: list[int] = []
+
+    def away() -> None:
+        calls.append(1)
+        running.stop.set()
+        raise BrokerUnavailable("no broker answers")
+
+    monkeypatch.setattr(running.scorer._broker, "sigma_bar", away)
+    # Then it ends with that, instead of waiting for the broker once more for each group
+    with pytest.raises(BrokerUnavailable):
+        running.scorer.loop()
+    running.scorer.close()
+    assert len(calls) == 1
 
 
 def test_verifier_rewards_and_statuses(start) -> None:
