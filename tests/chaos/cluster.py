@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Cluster:
     def __init__(
         self, settings: Path, url: str, run_id: str, logs: Path, *, actors: int, scorers: int, real: bool
     ) -> None:
-        self._arguments = [str(settings), "--broker.url", url, "--run.id", run_id]
+        self._settings, self._broker, self._run_id = str(settings), url, run_id
         self._logs = logs
         logs.mkdir(parents=True, exist_ok=True)
         self.workers: dict[str, Worker] = {}
@@ -85,12 +86,12 @@ class Cluster:
         if process.poll() is None:
             os.kill(process.pid, number)
 
-    def mend(self) -> list[tuple[str, int, str]]:
-        """Starts again what is gone; (name, exit code, end of its log) of each."""
+    def mend(self, away: Container[str] = ()) -> list[tuple[str, int, str]]:
+        """Starts again what is gone, but for places that are `away`; (name, exit code, end of its log) of each."""
         gone = []
         for worker in self.workers.values():
             code = worker.process.poll()
-            if code is not None:
+            if code is not None and worker.name not in away:
                 gone.append((worker.name, code, (self._logs / f"{worker.name}.log").read_text()[-500:]))
                 worker.process = self._spawn(worker.name, worker.module)
         return gone
@@ -108,10 +109,19 @@ class Cluster:
         for worker in self.workers.values():
             worker.process.wait()
 
+    def _inside(self, name: str) -> list[str]:
+        """What the command of a place begins with."""
+        return []
+
+    def _url(self, name: str) -> str:
+        """Where a place finds the broker."""
+        return self._broker
+
     def _spawn(self, name: str, module: list[str]) -> subprocess.Popen[bytes]:
+        flags = ["--broker.url", self._url(name), "--run.id", self._run_id]
         with (self._logs / f"{name}.log").open("ab") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", *module, *self._arguments],
+                [*self._inside(name), sys.executable, "-m", *module, self._settings, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

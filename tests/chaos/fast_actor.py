@@ -26,13 +26,13 @@ def main(arguments: list[str]) -> int:
     broker = Broker(settings.broker.url, settings.run.id, "actor", stop=stop)
     try:
         broker.check()
+        actor = Actor(settings, broker, cast(Engine, FastEngine(VOCABULARY)), stop)
+        try:
+            actor.loop()
+        finally:
+            actor.close()
     except HeroError as error:
         return config.fail(error)
-    actor = Actor(settings, broker, cast(Engine, FastEngine(VOCABULARY)), stop)
-    try:
-        actor.loop()
-    finally:
-        actor.close()
     return 0
 
 

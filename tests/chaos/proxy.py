@@ -1,22 +1,30 @@
-"""A proxy in front of the server that cuts connections in the middle of a reply, and delays them."""
+"""A proxy in front of the server that cuts connections in the middle of a reply, delays them and makes them stall.
+
+It passes bytes on, so it can lose no packet. What loss looks like to a program whose packets are sent again is a
+stall, or a connection that is cut; these it can do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import threading
 from pathlib import Path
 
 CHUNK_BYTES = 65_536
+SENT_AGAIN_S = 0.4  # what a lost packet costs a connection
 
 
 class Proxy(threading.Thread):
-    """Listens on `path`, a unix socket, and passes everything on to the server's socket."""
+    """Listens on a unix socket, or at what listens already, and passes everything on to the server's socket."""
 
-    def __init__(self, path: Path, server: Path) -> None:
+    def __init__(self, at: Path | socket.socket, server: Path) -> None:
         super().__init__(name="proxy", daemon=True)
-        self.url = f"unix://{path}"
-        self._path, self._server = path, server
-        self._delay_s = 0.0
+        self.url = f"unix://{at}" if isinstance(at, Path) else "redis://{}:{}".format(*at.getsockname()[:2])
+        self._at, self._server = at, server
+        self._delay_s = self._loss = 0.0
+        self._chance = random.Random(0)
         self._cut: set[asyncio.Task[None]] = set()
         self._replies: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -27,6 +35,9 @@ class Proxy(threading.Thread):
     def run(self) -> None:
         self._loop.run_until_complete(self._listen())
         self._loop.run_forever()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
 
     def cut(self) -> None:
         """Every connection ends within its next reply: half of what it brings arrives."""
@@ -36,12 +47,19 @@ class Proxy(threading.Thread):
         """Every message, in both directions, arrives so much later; 0 ends it."""
         self._delay_s = seconds
 
+    def lose(self, share: float) -> None:
+        """This share of the messages, in both directions, arrives as if it had been lost and sent again; 0 ends it."""
+        self._loss = share
+
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self.join(10)
 
     async def _listen(self) -> None:
-        await asyncio.start_unix_server(self._connected, self._path)
+        if isinstance(self._at, Path):
+            await asyncio.start_unix_server(self._connected, self._at)
+        else:
+            await asyncio.start_server(self._connected, sock=self._at)
         self._ready.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,6 +84,8 @@ class Proxy(threading.Thread):
             while data := await source.read(CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
+                if self._loss and self._chance.random() < self._loss:
+                    await asyncio.sleep(SENT_AGAIN_S)
                 cut = asyncio.current_task() in self._cut
                 target.write(data[: len(data) // 2] if cut else data)
                 await target.drain()
