@@ -36,6 +36,8 @@ KINDS = {
     "open": "hash",
     "procs": "hash",
     "fence": "string",
+    "learner": "string",
+    "announced": "string",
     "policy": "string",
     "sigma": "string",
 }

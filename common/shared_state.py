@@ -4,7 +4,7 @@ One key for each value:
 
     {run}:fence    incarnation of the living learner     {run}:procs  heartbeats
     {run}:policy   newest published policy               {run}:over   set once the run is over
-    {run}:sigma    sigma_bar
+    {run}:sigma    sigma_bar                          {run}:learner  the consumer that it is
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
 
+MOST_DIGITS = 16  # of an incarnation, as the scripts see it: below 2^50
 HEARTBEAT_TEXTS = ("role", "checksum", "waits_for")  # all else in a heartbeat is a number
 
 
@@ -28,7 +29,10 @@ class SharedState(Connection):
 
         It is higher than `above`, the last one of a checkpoint: the broker may have lost what it knew.
         """
-        return int(self._script("take_over", ["fence"], [above]))
+        while True:
+            number = max(self._fence(), above) + 1
+            if self._script("take_over", ["fence", "learner"], [number, self.consumer]):
+                return number
 
     def begun(self) -> bool:
         """Whether a learner of this run has ever been here."""
@@ -36,9 +40,13 @@ class SharedState(Connection):
 
     def check_fence(self, incarnation: int) -> None:
         """Raises Fenced when a newer learner has taken over; one that only waits would not notice."""
-        fence = self._do("get", self.key("fence")) or b""
-        if fence.isdigit() and int(fence) > incarnation:
+        if self._fence() > incarnation:
             raise Fenced(f"a newer learner has taken over run {self.run}; this one stops")
+
+    def _fence(self) -> int:
+        """Incarnation of the living learner; 0 without one, and for what is none."""
+        raw = self._do("get", self.key("fence")) or b"0"
+        return int(raw) if raw.isdigit() and len(raw) < MOST_DIGITS else 0
 
     def announce(self, policy: Policy) -> None:
         """Makes a policy the newest one."""

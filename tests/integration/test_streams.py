@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -266,6 +267,28 @@ def test_waits_for_a_server_that_comes_back(server: LocalServer, run_id: str, tm
     with LocalServer(tmp_path, memory_mb=64, append_only=True):
         reader.join(20)
         assert len(found) == 1
+
+
+def test_a_takeover_that_arrives_twice_fences_nobody_off(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a learner whose request was repeated, since the connection of the first one hung in a partition
+    sent: list[Any] = []
+    script = broker._scripts["take_over"]
+
+    def send(**arguments: Any) -> Any:
+        sent.append(arguments)
+        return script(**arguments)
+
+    monkeypatch.setitem(broker._scripts, "take_over", send)
+    living = broker.take_over()
+    # When that connection delivers it after all
+    script(**sent[0])
+    # Then the learner lives on
+    broker.check_fence(living)
+    # And neither does it fence off the next one
+    successor = Broker(broker.url, broker.run, "test").take_over()
+    assert successor == living + 1
+    script(**sent[0])
+    broker.check_fence(successor)
 
 
 def test_an_old_learner_stays_fenced_off_when_the_broker_lost_everything(broker: Broker) -> None:
