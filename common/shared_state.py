@@ -2,9 +2,10 @@
 
 One key for each value:
 
-    {run}:fence    incarnation of the living learner     {run}:procs  heartbeats
-    {run}:policy   newest published policy               {run}:over   set once the run is over
-    {run}:sigma    sigma_bar                          {run}:learner  the consumer that it is
+    {run}:fence      incarnation of the living learner    {run}:procs  heartbeats
+    {run}:learner    the consumer that it is              {run}:over   set once the run is over
+    {run}:policy     newest published policy              {run}:sigma  sigma_bar
+    {run}:announced  its incarnation and step
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
 
-MOST_DIGITS = 16  # of an incarnation, as the scripts see it: below 2^50
+MOST_DIGITS = 15  # of an incarnation, as in take_over.lua
 HEARTBEAT_TEXTS = ("role", "checksum", "waits_for")  # all else in a heartbeat is a number
 
 
@@ -46,11 +47,12 @@ class SharedState(Connection):
     def _fence(self) -> int:
         """Incarnation of the living learner; 0 without one, and for what is none."""
         raw = self._do("get", self.key("fence")) or b"0"
-        return int(raw) if raw.isdigit() and len(raw) < MOST_DIGITS else 0
+        return int(raw) if raw.isdigit() and len(raw) <= MOST_DIGITS else 0
 
     def announce(self, policy: Policy) -> None:
         """Makes a policy the newest one."""
-        self._script("announce", ["policy", "fence"], [policy.incarnation, pack(policy)])
+        args = [policy.incarnation, policy.step, pack(policy)]
+        self._script("announce", ["policy", "fence", "announced"], args)
 
     def policy(self) -> Policy | None:
         """The newest published policy; None before the first, and for what is none: the learner announces again."""

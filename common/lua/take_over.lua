@@ -3,7 +3,7 @@
 -- 1: done, or it was before. 0: the number is gone to another learner.
 -- The number is the caller's: a request that a dead connection delivers late must not fence off who sent it.
 local fence = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
-if not (fence >= 0 and fence < 2 ^ 50) then fence = 0 end -- nobody counts that far: it is not ours
+if not (fence >= 0 and fence < 10 ^ 15) then fence = 0 end -- nobody counts that far: it is not ours
 if fence >= tonumber(ARGV[1]) then
   return (fence == tonumber(ARGV[1]) and redis.call('GET', KEYS[2]) == ARGV[2]) and 1 or 0
 end

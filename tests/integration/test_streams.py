@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common import streams
@@ -289,6 +290,20 @@ def test_a_takeover_that_arrives_twice_fences_nobody_off(broker: Broker, monkeyp
     assert successor == living + 1
     script(**sent[0])
     broker.check_fence(successor)
+
+
+def test_an_announcement_that_arrives_late_takes_no_step_back(broker: Broker) -> None:
+    incarnation = broker.take_over()
+    checked = dict(check_ids=[np.arange(300, dtype=np.int32)], check_logprobs=[np.zeros(299, np.float32)])
+    for step in (1, 10, 2):
+        broker.announce(Policy(incarnation, step, "0" * 64, "/weights", **checked))
+    announced = broker.policy()
+    assert announced and announced.step == 10
+    # A learner that fell back behind it begins a branch of its own
+    successor = broker.take_over()
+    broker.announce(Policy(successor, 5, "0" * 64, "/weights"))
+    announced = broker.policy()
+    assert announced and (announced.incarnation, announced.step) == (successor, 5)
 
 
 def test_an_old_learner_stays_fenced_off_when_the_broker_lost_everything(broker: Broker) -> None:
