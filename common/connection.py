@@ -17,12 +17,15 @@ from typing import Any, TypeVar
 
 import redis
 import structlog
+from redis.backoff import ConstantBackoff
 from redis.exceptions import ClusterDownError, ReadOnlyError, RedisClusterException, TryAgainError
+from redis.retry import Retry
 
 from common.address import client_of, infos, is_cluster, shown
 from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
 
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
+CHECK_PAUSE_S = 0.3  # between the tries at start: a connection that was cut, a server that is restarted
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
 # What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
@@ -94,7 +97,9 @@ class Connection(ABC):
     def fit(self) -> str:
         """Version of the server. Raises BrokerUnavailable or BrokerUnfit with the remedy; changes nothing."""
         try:
-            servers = infos(self._redis)
+            servers = Retry(ConstantBackoff(CHECK_PAUSE_S), 3).call_with_retry(
+                lambda: infos(self._redis), lambda _: None
+            )
         except redis.AuthenticationError as error:
             raise BrokerUnavailable(
                 f"the broker at {self.shown} refuses the login: {error}; set user and password in the URL"

@@ -24,6 +24,9 @@ from common.schema import Scored, Stage, unpack
 from common.streams import GROUPS
 from learner.ledger import Ledger
 
+FINDINGS = ("lost", "duplicated", "repeated", "differing", "violations")
+"""What makes a proof fail, as its closing line counts it."""
+
 Published = Counter[tuple[str, int, int]]
 """How often (stage, id, attempt) was put into a stream."""
 

@@ -31,6 +31,7 @@ class Worker:
     name: str
     module: list[str]
     process: subprocess.Popen[bytes]
+    started: float
 
 
 class Server:
@@ -78,7 +79,7 @@ class Cluster:
         places += [(f"actor-{n}", MODULES["real-actor" if real else "actor"]) for n in range(actors)]
         places += [(f"scorer-{n}", MODULES["scorer"]) for n in range(scorers)]
         for name, module in places:
-            self.workers[name] = Worker(name, module, self._spawn(name, module))
+            self.workers[name] = Worker(name, module, self._spawn(name, module), time.monotonic())
 
     def signal(self, name: str, number: int) -> None:
         """Sends a signal to the process of a place, if it lives."""
@@ -93,7 +94,7 @@ class Cluster:
             code = worker.process.poll()
             if code is not None and worker.name not in away:
                 gone.append((worker.name, code, (self._logs / f"{worker.name}.log").read_text()[-500:]))
-                worker.process = self._spawn(worker.name, worker.module)
+                worker.process, worker.started = self._spawn(worker.name, worker.module), time.monotonic()
         return gone
 
     def drain(self, names: list[str], seconds: float) -> list[tuple[str, int]]:

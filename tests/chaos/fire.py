@@ -15,6 +15,7 @@ from tests.chaos import faults, job
 from tests.chaos.cluster import Cluster, Server
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.proxy import Proxy
+from tests.chaos.steps import Steps
 from tests.servers import Nodes, Watched
 from tests.small_disk import SmallDisk
 
@@ -58,7 +59,7 @@ class Fire:
         self.faults = Faults(seed, workers, weights | (faults.LOSSES if losses else {}))
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
-        self._metrics_bytes = self._steps = 0
+        self.steps = Steps(self.folder / "metrics.jsonl")
         self._resume: dict[str, float] = {}
         self._refill_at = self._undelay_at = self._free_at = float("inf")
         self._restarted = self._lost = float("-inf")
@@ -68,17 +69,6 @@ class Fire:
     @property
     def kills(self) -> int:
         return sum(count for name, count in self.counts.items() if name.startswith("kill"))
-
-    def steps(self) -> int:
-        """Steps that the metrics file has, lost branches included; reads what is new."""
-        file = self.folder / "metrics.jsonl"
-        if file.exists():
-            with file.open("rb") as lines:
-                lines.seek(self._metrics_bytes)
-                new = lines.read()
-            self._metrics_bytes += len(new)
-            self._steps += new.count(b"\n")
-        return self._steps
 
     def turn(self) -> None:
         """Whatever is due now."""
@@ -119,8 +109,8 @@ class Fire:
             self._set_memory(MEMORY_MB * 2**20)
             self.proxy.delay(0.0)
         self.disk.free()
-        steps, deadline = self.steps(), time.monotonic() + RECOVER_S
-        while self.steps() < steps + RECOVER_STEPS or time.monotonic() < self._lost + LOSS_S:
+        steps, deadline = self.steps.look(), time.monotonic() + RECOVER_S
+        while self.steps.look() < steps + RECOVER_STEPS or time.monotonic() < self._lost + LOSS_S:
             self.mend()
             if time.monotonic() > deadline:
                 self.violations.append(f"no {RECOVER_STEPS} steps within {RECOVER_S:.0f} s of the last fault")
@@ -178,12 +168,12 @@ class Fire:
 
     def _plan_learner(self) -> None:
         self._plan = self.faults.learner_end()
-        self._life_began, self._life_steps = time.monotonic(), self.steps()
+        self._life_began, self._life_steps = time.monotonic(), self.steps.look()
         self._reached: float | None = None
 
     def _learner_due(self, now: float) -> bool:
         if self._plan.steps is None:
             return now >= self._life_began + self._plan.seconds
-        if self._reached is None and self.steps() >= self._life_steps + self._plan.steps:
+        if self._reached is None and self.steps.look() >= self._life_steps + self._plan.steps:
             self._reached = now
         return self._reached is not None and now >= self._reached + self._plan.seconds

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from common.address import client_of
 from common.lifecycle import die_with_parent
 from common.server import find_server
 from tests.chaos.cluster import Cluster, Worker
@@ -28,10 +29,8 @@ class HostedServer:
         folder.mkdir(parents=True)
         self.socket = folder / "broker.sock"
         self.url = f"unix://{self.socket}"
+        self.client = client_of(self.url)
         self.start()
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5)
 
     def start(self) -> None:
         settings = {
@@ -51,7 +50,7 @@ class HostedServer:
             self._process = subprocess.Popen(
                 [*self._host.inside, find_server()[0], *options], stdout=out, stderr=out, preexec_fn=die_with_parent
             )
-        until(self.client().ping, f"answer of the server, see {out.name}", 20, (redis.RedisError,))
+        until(self.client.ping, f"answer of the server, see {out.name}", 20, (redis.RedisError,))
 
     def kill(self) -> None:
         self._process.kill()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
@@ -11,6 +14,7 @@ from common import config
 from common.schema import Scored
 from learner import checkpoint
 from learner.ledger import Ledger
+from tests.chaos.audit import Findings, Observer, audit
 from tests.replay import differing
 
 GROUPS_PER_STEP = 4
@@ -63,15 +67,45 @@ def prepare(folder: Path, run: Path, real: bool) -> Path:
     return settings
 
 
-def surviving(run: Path) -> tuple[checkpoint.Checkpoint, Ledger]:
-    """The newest whole checkpoint of a run's folder, and the ledger in it."""
+@dataclass(frozen=True)
+class Outcome:
+    """What survived, and what is wrong with it."""
+
+    step: int
+    ledger: Ledger
+    findings: Findings
+
+    def told(self, violations: list[str]) -> dict[str, int]:
+        """Its part of the closing line; every finding and violation goes to standard error."""
+        found = vars(self.findings) | {"violations": violations}
+        for line in (line for lines in found.values() for line in lines):
+            print(line, file=sys.stderr)
+        return self.ledger.counts() | {name: len(lines) for name, lines in found.items()} | {"steps": self.step}
+
+
+def outcome(
+    run: Path,
+    settings: Path,
+    open_tickets: Mapping[int, tuple[str, int]],
+    messages: Mapping[str, set[tuple[int, int]]],
+    observer: Observer,
+    *,
+    losses: bool = False,
+    replay: bool = True,
+) -> Outcome:
+    """Compares the newest whole checkpoint in the run's folder with the broker, and with an uninterrupted run."""
     found = checkpoint.latest(run / "checkpoints")
     if found is None:
-        raise RuntimeError(f"no checkpoint under {run}")
-    return found, Ledger.restored(msgpack.unpackb(found.state)["ledger"])
+        return Outcome(0, Ledger(), Findings(lost=[f"every checkpoint under {run}"]))
+    ledger = Ledger.restored(msgpack.unpackb(found.state)["ledger"])
+    published = observer.published
+    findings = audit(ledger, found.step, GROUPS_PER_STEP, open_tickets, messages, published, losses=losses)
+    if replay:
+        findings.differing += _not_replayed(settings, found, ledger, observer.scored)
+    return Outcome(found.step, ledger, findings)
 
 
-def not_replayed(settings: Path, found: checkpoint.Checkpoint, ledger: Ledger, groups: dict[int, Scored]) -> list[str]:
+def _not_replayed(settings: Path, found: checkpoint.Checkpoint, ledger: Ledger, groups: dict[int, Scored]) -> list[str]:
     """What differs from an uninterrupted run over the same record."""
     import torch
 

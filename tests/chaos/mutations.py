@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.soak import FINDINGS
+from tests.chaos.audit import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("actors", "common", "deploy", "learner", "scorer", "tests")
@@ -44,7 +44,7 @@ MUTATIONS = {
     ),
     # A worker that was robbed of its lease publishes a second result.
     "no_stage_check": Mutation(
-        "common/lua/hand_over.lua", "if open ~= ARGV[5] .. ' ' .. ARGV[4] then", "if not open then"
+        "common/lua/hand_over.lua", "if open ~= ARGV[5] .. ' ' .. ARGV[4] then", "if false then"
     ),
     # What was trained since the last checkpoint is gone with the learner, and nobody has it any more.
     "acknowledge_before_the_checkpoint": Mutation(

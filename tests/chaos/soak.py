@@ -25,12 +25,10 @@ from rich.progress import TextColumn
 
 from common.progress import Bars
 from common.streams import Broker
-from learner.ledger import Ledger
 from tests.chaos import job
-from tests.chaos.audit import Findings, Observer, audit, unacknowledged
+from tests.chaos.audit import FINDINGS, Observer, unacknowledged
 from tests.chaos.fire import POLL_S, BrokerKind, Fire
 
-FINDINGS = ("lost", "duplicated", "repeated", "differing", "violations")
 MOST_VIOLATIONS = 10
 
 
@@ -63,46 +61,29 @@ def soak(
                     run.violations.append(f"{run.kills} of {kills} kills in {minutes:g} minutes")
                     break
                 run.turn()
-                bar.update(task, completed=min(run.kills, kills), steps=run.steps())
+                bar.update(task, completed=min(run.kills, kills), steps=run.steps.look())
                 time.sleep(POLL_S)
         run.calm()
         run.end()
         observer.end()
-        for line in run.violations:
-            print(line, file=sys.stderr)
-        found, ledger = job.surviving(run.folder)
-        findings = audit(
-            ledger,
-            found.step,
-            job.GROUPS_PER_STEP,
+        outcome = job.outcome(
+            run.folder,
+            run.settings,
             Broker(run.server.url, run.run_id, "audit").open_tickets(),
             unacknowledged(run.client, run.run_id),
-            observer.published,
+            observer,
             losses=losses,
+            replay=not (real and losses),  # what was sampled twice differs
         )
-        if not (real and losses):  # else what was sampled twice differs
-            findings.differing += job.not_replayed(run.settings, found, ledger, observer.scored)
     finally:
         run.close()
-    return report(run, seed, found.step, ledger, findings, time.monotonic() - started)
-
-
-def report(run: Fire, seed: int, step: int, ledger: Ledger, findings: Findings, seconds: float) -> dict[str, Any]:
-    for line in [*findings.lost, *findings.duplicated, *findings.repeated, *findings.differing]:
-        print(line, file=sys.stderr)
     return {
         "seed": seed,
         "kills": run.kills,
         "faults": dict(sorted(run.counts.items())),
-        **ledger.counts(),
-        "lost": len(findings.lost),
-        "duplicated": len(findings.duplicated),
-        "repeated": len(findings.repeated),
-        "differing": len(findings.differing),
-        "violations": len(run.violations),
-        "steps": step,
+        **outcome.told(run.violations),
         "learner_kills": run.counts["kill learner"],
-        "seconds": round(seconds, 1),
+        "seconds": round(time.monotonic() - started, 1),
     }
 
 

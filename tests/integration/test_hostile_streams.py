@@ -520,7 +520,7 @@ def spoil(broker: Broker, name: str) -> None:
         broker._redis.set(broker.key(name), "x")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"learner"}))  # which is written without a look
 def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: str) -> None:
     incarnation = issue(broker, 2)
     [order, other] = broker.read("tickets", 2, 100)
@@ -535,6 +535,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "procs": lambda: broker.heartbeat({"role": "test"}),
         "fence": lambda: broker.check_fence(incarnation),
         "policy": broker.policy,
+        "announced": lambda: broker.announce(Policy(incarnation, 0, "0" * 64, "/weights")),
         "sigma": broker.sigma_bar,
     }
     spoil(broker, name)
