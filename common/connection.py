@@ -41,6 +41,7 @@ KINDS = {
     "fence": "string",
     "learner": "string",
     "announced": "string",
+    "issued": "string",
     "policy": "string",
     "sigma": "string",
 }

@@ -2,6 +2,7 @@
 
     {run}:tickets  {run}:rollouts  {run}:scored     streams, one owning consumer group each
     {run}:open     hash id -> "stage attempt"        every ticket that is not closed
+    {run}:issued   incarnation of the learner, and the id that it issues next
 
 A hand-over between stages is one Lua script on the server (`common/lua`): at least once between stages,
 exactly once in effect, whatever retries, robs or dies.
@@ -108,7 +109,7 @@ class Broker(DeadLetters):
     # -- learner ---------------------------------------------------------------------------------------------
 
     def issue(self, ticket: Ticket) -> bool:
-        """Puts a ticket up once; False if it is open already. Raises BrokerFull instead of waiting for room."""
+        """Puts a ticket up once; False if it was up before. Raises BrokerFull instead of waiting for room."""
         return self.issue_together([ticket])[0]
 
     def issue_together(self, tickets: Sequence[Ticket]) -> list[bool]:
@@ -116,7 +117,7 @@ class Broker(DeadLetters):
         if not tickets:
             return []
         args = [tickets[0].incarnation, *(part for t in tickets for part in (t.id, t.attempt, pack(t)))]
-        return [bool(new) for new in self._script("issue", ["open", "tickets", "fence"], args, (BrokerFull,))]
+        return [bool(new) for new in self._script("issue", ["open", "tickets", "fence", "issued"], args, (BrokerFull,))]
 
     def close(self, incarnation: int, done: Sequence[tuple[int, int, str]]) -> None:
         """Acknowledges and forgets tickets [(id, attempt, entry or "")] whose effect is durable."""

@@ -292,6 +292,22 @@ def test_a_takeover_that_arrives_twice_fences_nobody_off(broker: Broker, monkeyp
     broker.check_fence(successor)
 
 
+def test_tickets_that_are_issued_late_are_not_put_up_again(broker: Broker) -> None:
+    incarnation = broker.take_over()
+    orders = [ticket(broker.run, id, incarnation=incarnation) for id in range(3)]
+    assert broker.issue_together(orders) == [True] * 3
+    broker.close(incarnation, [(id, 1, "") for id in range(3)])
+    # When a dead connection delivers the request once more
+    assert broker.issue_together(orders) == [False] * 3
+    # Then nothing is put up, but what is lost may come again as a later attempt, and what follows as it should
+    assert broker.open_tickets() == {}
+    assert broker.issue(ticket(broker.run, 1, attempt=2, incarnation=incarnation))
+    assert broker.issue(ticket(broker.run, 3, incarnation=incarnation))
+    # And a learner that fell back issues them anew
+    successor = broker.take_over()
+    assert broker.issue(ticket(broker.run, 2, incarnation=successor))
+
+
 def test_an_announcement_that_arrives_late_takes_no_step_back(broker: Broker) -> None:
     incarnation = broker.take_over()
     checked = dict(check_ids=[np.arange(300, dtype=np.int32)], check_logprobs=[np.zeros(299, np.float32)])
