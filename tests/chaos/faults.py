@@ -23,7 +23,8 @@ WEIGHTS: dict[Kind, float] = {
 ONE_SERVER: tuple[Kind, ...] = ("fill_server", "cut", "delay")  # not where Sentinels or a cluster name the servers
 LOSSES: dict[Kind, float] = {"flush": 0.01, "empty_server": 0.01}
 WORKERS: tuple[Kind, ...] = ("kill", "term", "pause")
-MEAN_PAUSE_S = 2.0  # between two faults of workers
+MEAN_PAUSE_S = 2.0  # between two faults
+MEAN_PAUSE_REAL_S = 15.0  # an actor with a real engine takes 10 s to start
 LONGEST_PAUSE_S = 4.0  # of a stopped worker: beyond the claim delay, so that it wakes up robbed
 STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included
 
@@ -48,16 +49,22 @@ class LearnerEnd:
 class Faults:
     """The same seed, the same faults in the same order; the machine decides what they meet."""
 
-    def __init__(self, seed: int, workers: Sequence[str], weights: Mapping[Kind, float] = WEIGHTS) -> None:
+    def __init__(
+        self,
+        seed: int,
+        workers: Sequence[str],
+        weights: Mapping[Kind, float] = WEIGHTS,
+        mean_pause_s: float = MEAN_PAUSE_S,
+    ) -> None:
         """`weights`: how often each kind comes."""
-        self._weights = weights
+        self._weights, self._mean_pause_s = weights, mean_pause_s
         self._random = random.Random(seed)
         self._learner = random.Random(f"{seed}/learner")  # its steps decide when it dies
         self._workers = list(workers)
 
     def pause(self) -> float:
         """Seconds until the next fault."""
-        return self._random.expovariate(1 / MEAN_PAUSE_S)
+        return self._random.expovariate(1 / self._mean_pause_s)
 
     def next(self) -> Fault:
         kind = self._random.choices(list(self._weights), list(self._weights.values()))[0]

@@ -56,7 +56,8 @@ class Fire:
         logs = folder / "logs"
         self.cluster = Cluster(self.settings, url, self.run_id, logs, actors=actors, scorers=scorers, real=real)
         workers = [name for name in self.cluster.workers if name != "learner"]
-        self.faults = Faults(seed, workers, weights | (faults.LOSSES if losses else {}))
+        pause_s = faults.MEAN_PAUSE_REAL_S if real else faults.MEAN_PAUSE_S
+        self.faults = Faults(seed, workers, weights | (faults.LOSSES if losses else {}), pause_s)
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.steps = Steps(self.folder / "metrics.jsonl")
