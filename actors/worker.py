@@ -24,7 +24,7 @@ from common.weights import verified
 
 POLICY_POLL_S = 0.02
 IDLE_BLOCK_MS = 200
-DRAIN_S = 20.0
+DRAIN_S = 20.0  # for its groups; as long again for all else
 WEIGHTS_RETRY_S = 1.0
 
 log = structlog.get_logger("actor")
@@ -32,7 +32,7 @@ log = structlog.get_logger("actor")
 
 def run(settings: Sections, url: str, run_id: str) -> int:
     """Samples until the run is over or a signal asks to drain; returns the exit code."""
-    stop = stop_on_signals()
+    stop = stop_on_signals(2 * DRAIN_S)
     broker = Broker(url, run_id, "actor", stop=stop)
     broker.check()
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)

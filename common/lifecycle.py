@@ -1,7 +1,8 @@
 """How a process of a run starts, is told to stop, and dies with its parent.
 
-SIGTERM or SIGINT asks to drain: stop reading, finish or hand back, leave (exit code 0). A second signal
-leaves at once (exit code 130). SIGKILL of the parent kills the child: no orphans.
+SIGTERM or SIGINT asks to drain: stop reading, finish or hand back, leave (exit code 0). A second signal, or a
+deadline, leaves at once (exit code 130): what is held then is as safe as with a process that is killed.
+SIGKILL of the parent kills the child: no orphans.
 """
 
 from __future__ import annotations
@@ -36,14 +37,22 @@ def computing_environment(threads: int) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM or SIGINT sets; the second signal ends the process at once."""
+def stop_on_signals(drain_s: float | None = None) -> threading.Event:
+    """An event that SIGTERM or SIGINT sets; the second signal ends the process at once, and so do `drain_s` seconds."""
     stop = threading.Event()
+
+    def late() -> None:
+        os.write(2, f"not drained within {drain_s:g} s: left at once\n".encode())
+        os._exit(LEFT_AT_ONCE)
 
     def on_signal(signum: int, _: FrameType | None) -> None:
         if stop.is_set():
             os._exit(LEFT_AT_ONCE)
         stop.set()
+        if drain_s is not None:
+            deadline = threading.Timer(drain_s, late)
+            deadline.daemon = True
+            deadline.start()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)

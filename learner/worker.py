@@ -33,6 +33,7 @@ from learner.room import Room
 from learner.tickets import most_between_commits
 
 BLOCK_MS = 50
+DRAIN_S = 600.0  # for the step at hand and its checkpoint
 FORGET_S = 600.0  # a process that is gone is listed for so long
 
 log = structlog.get_logger("learner")
@@ -42,7 +43,7 @@ def run(settings: Sections, url: str, run_id: str, problems: list[Problem]) -> i
     """Trains to run.steps, from the last checkpoint if there is one; returns the exit code."""
     import torch
 
-    stop = stop_on_signals()
+    stop = stop_on_signals(DRAIN_S)
     torch.set_num_threads(settings.learner.threads)
     broker = Broker(url, run_id, "learner", stop=stop)
     broker.check()

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from scorer.reward_model import RewardModel
 
 BLOCK_MS = 500
+DRAIN_S = 40.0  # for the batch at hand
 
 log = structlog.get_logger("scorer")
 
 
 def run(settings: Sections, url: str, run_id: str) -> int:
     """Scores until the run is over or a signal asks to stop; returns the exit code."""
-    stop = stop_on_signals()
+    stop = stop_on_signals(DRAIN_S)
     broker = Broker(url, run_id, "scorer", stop=stop)
     broker.check()
     with make_sandbox(settings) as sandbox:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from actors.engine import Engine
-from actors.worker import Actor
+from actors.worker import DRAIN_S, Actor
 from common import config, logs
 from common.errors import HeroError
 from common.lifecycle import die_with_parent, stop_on_signals
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     die_with_parent()
     settings = config.load(Path(arguments[0]), arguments[1:])
     logs.start("actor")
-    stop = stop_on_signals()
+    stop = stop_on_signals(2 * DRAIN_S)
     assert settings.broker.url and settings.run.id
     broker = Broker(settings.broker.url, settings.run.id, "actor", stop=stop)
     try:

@@ -18,6 +18,7 @@ from common.schema import Rollout, Scored, Ticket, pack
 from common.streams import Broker, Delivery
 from common.weights import verified
 from learner import checkpoint, room
+from learner.tickets import capacity
 from learner.worker import Learner
 from tests.integration.learning import GROUPS, PROBLEMS, Bench, Player, finish
 from tests.make import rollout, scored
@@ -66,6 +67,20 @@ def test_prompts_follow_the_seeded_order(bench: Bench) -> None:
     bench.play(Noting)
     finish(bench.learner(steps=5))
     assert sorted(questions[:5]) == sorted(questions[5:10]) == sorted(p.question for p in PROBLEMS)
+
+
+def test_a_learner_that_stops_consuming_stops_generation(bench: Bench) -> None:
+    learner = bench.learner(steps=9)
+    player = bench.play()
+    learner.start()
+    bound = capacity(GROUPS, max_staleness=1)
+    for _ in range(5):
+        learner._issue()
+        time.sleep(0.1)
+    until(lambda: bench.broker.backlog()["scored"]["lag"] == bound, "all that may be sampled")
+    learner._issue()
+    time.sleep(0.3)
+    assert sum(player.seen.values()) == bound
 
 
 def test_what_cannot_be_trained_is_dropped_with_its_reason_and_replaced(bench: Bench) -> None:
