@@ -54,7 +54,7 @@ class Committer:
     @property
     def entries(self) -> set[str]:
         """The messages that wait for the next commit."""
-        return {entry for _, _, entry in self._settled}
+        return {entry for _, _, entry in self._settled if entry}
 
     def settle(self, id: int, attempt: int, entry: str = "", size_bytes: int = 0) -> None:
         """Takes a result to close with the next commit. Id -1 closes no ticket, entry "" acknowledges no message."""

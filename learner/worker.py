@@ -27,6 +27,7 @@ from learner.metrics_log import MetricsLog
 from learner.options import policy_options
 from learner.policy import Policy
 from learner.publisher import Publisher, check_sequences
+from learner.reconciler import Reconciler
 from learner.render import Renderer
 from learner.reward_log import RewardLog
 from learner.room import Room
@@ -80,6 +81,7 @@ class Learner:
         self._room = Room(stop, self._waiting, self._beat)
         self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), self._room)
         self._committer = Committer(settings, broker, policy, self._room)
+        self._reconciler = Reconciler(broker, self._committer, self._issuer)
         sampling = settings.sampling
         limits = policy.vocabulary, settings.data.max_prompt_tokens, sampling.max_tokens
         self._order = Order(*limits, sampling.temperature)
@@ -91,7 +93,6 @@ class Learner:
         self._step = 0
         self._incarnation = 0
         self._ready: list[Delivery] = []
-        self._last_letter = "0"
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
 
@@ -105,7 +106,7 @@ class Learner:
                 self._incarnation = self._broker.take_over(above=found.incarnation)
         o = self._options
         reach = most_between_commits(o.groups_per_step, o.max_staleness, o.checkpoint_every_steps)
-        self._adopt(self._broker.open_tickets(), reach)
+        self._reconciler.adopt(self._ledger, self._incarnation, reach)
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
         self._publisher.publish(self._incarnation, self._step)
@@ -211,17 +212,14 @@ class Learner:
         if self._committer.due(self._step):
             self._commit()
         if self._pulse.due():
-            self._broker.check_fence(self._incarnation)
-            self._collect_dead()
+            self._reconciler.collect_dead(self._ledger)
             self._beat()
         if self._reconcile.due():
             self._compare_books()
-            for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
-                self._admit(delivery)  # read by an older learner after this one had started
-            for delivery in self._broker.missed("scored", self._committer.entries | {d.entry for d in self._ready}):
-                self._admit(delivery)
 
     def _beat(self) -> None:
+        """Says that it lives. Raises Fenced when it is not the living one any more."""
+        self._broker.check_fence(self._incarnation)
         self._broker.heartbeat(
             {
                 "role": "learner",
@@ -232,39 +230,17 @@ class Learner:
             }
         )
 
-    def _collect_dead(self) -> None:
-        """Books what was given up; each leaves room for a new ticket."""
-        for entry, letter in self._broker.dead_letters(self._last_letter):
-            self._last_letter = entry
-            if letter.id is not None and letter.attempt is not None and self._ledger.accepts(letter.id, letter.attempt):
-                self._bury(letter.id, letter.attempt)
-
-    def _bury(self, id: int, attempt: int) -> None:
-        self._ledger.bury(id)
-        self._committer.settle(id, attempt)
-
-    def _adopt(self, known: dict[int, tuple[str, int]], reach: int) -> None:
-        """Joins the broker's open tickets to the ledger; what no learner of this run can have issued is closed."""
-        if beyond := self._ledger.adopt(known, reach):
-            log.error("closed: open tickets that were never issued", count=len(beyond), ids=beyond[:10])
-            self._broker.close(self._incarnation, [(id, known.pop(id)[1], "") for id in beyond])
-
     def _compare_books(self) -> None:
-        """What the broker does not know any more comes again; what it knows and the ledger does not is booked."""
         self._publisher.announce_again()
         self._broker.forget(FORGET_S)
-        known = self._broker.open_tickets()
-        self._adopt(known, reach=0)  # only this learner issues while it lives
-        for id, (stage, attempt) in known.items():
-            if stage == "dead" and self._ledger.accepts(id, attempt):  # somebody dropped its letter unread
-                self._bury(id, attempt)
-        held = {delivery.ticket.id for delivery in self._ready}
-        if self._broker.idle(len({d.entry for d in self._ready} | self._committer.entries - {""})):
-            known = {}  # open, and in no stream: somebody took their messages away
         try:
-            self._issuer.reissue_lost(self._ledger, known.keys() | held, self._incarnation, self._step)
+            self._reconciler.compare(self._ledger, self._ready, self._incarnation, self._step)
         except BrokerFull as error:
             self._relieve(error)
+        for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
+            self._admit(delivery)  # read by an older learner after this one had started
+        for delivery in self._broker.missed("scored", self._committer.entries | {d.entry for d in self._ready}):
+            self._admit(delivery)
 
     def _relieve(self, error: BrokerFull) -> None:
         """A full broker: free what a checkpoint allows; else wait, since others hold the rest."""

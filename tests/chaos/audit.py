@@ -20,8 +20,8 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from common.address import client_of
+from common.backlog import GROUPS
 from common.schema import Scored, Stage, unpack
-from common.streams import GROUPS
 from learner.ledger import Ledger
 
 FINDINGS = ("lost", "duplicated", "repeated", "differing", "violations")

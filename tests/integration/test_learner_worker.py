@@ -408,6 +408,19 @@ def test_training_waits_for_a_full_disk_and_goes_on(
     assert sum(outcome == "trained" for _, outcome in bench.logged()) == 14
 
 
+def test_a_learner_that_waits_for_a_disk_hears_of_its_successor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise DiskFull("no space left")
+
+    monkeypatch.setattr(room, "RETRY_S", 0.02)
+    learner = bench.learner(steps=3)
+    learner.start()
+    monkeypatch.setattr(weights, "publish", full)
+    bench.broker.take_over()
+    with pytest.raises(Fenced):
+        learner._publisher.publish(learner._incarnation, 1)
+
+
 @pytest.mark.parametrize("crash", [False, True])
 def test_the_record_of_a_checkpoint_makes_its_weights_again_bit_for_bit(bench: Bench, crash: bool) -> None:
     """Which ids went into which step says all: neither the order of arrival nor a crash shows in the weights."""

@@ -1,0 +1,72 @@
+"""How far every stage is: what waits, who works on it, and what can be forgotten of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.dead_letters import DeadLetters
+from common.schema import Stage
+
+GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
+"""The consumer group that owns a stage's stream."""
+
+
+class Backlog(DeadLetters):
+    """What the streams of a run hold, without taking any of it."""
+
+    def backlog(self) -> dict[Stage, dict[str, int | None]]:
+        """Per stage: length of the stream, lag (not delivered; None if the server cannot tell), pending."""
+        result: dict[Stage, dict[str, int | None]] = {}
+        for stage, group in GROUPS.items():
+            infos = self._do("xinfo_groups", self.key(stage))
+            length = self._do("xlen", self.key(stage))
+            result[stage] = {"length": length, "lag": None, "pending": 0}
+            for info in infos:
+                if info["name"] == group.encode():
+                    result[stage] |= {"lag": info.get("lag"), "pending": info["pending"]}
+        return result
+
+    def idle(self, held: int) -> bool:
+        """Whether no stream has anything left for anybody, beside `held` scored groups that the learner holds.
+
+        The stages are asked in the order of the walk, so that a ticket that moves on meanwhile is not missed.
+        """
+        stages = self.backlog()
+        pending = [state["pending"] or 0 for state in stages.values()]
+        empty = all(state["lag"] == 0 or not state["length"] for state in stages.values())
+        return empty and not any(pending[:-1]) and pending[-1] <= held
+
+    def consumers(self) -> list[dict[str, Any]]:
+        """Every consumer: {"stage", "name", "pending", "idle_s" since it last asked, "oldest_s" of its leases}."""
+        found = []
+        for stage, group in GROUPS.items():
+            for info in self._do("xinfo_consumers", self.key(stage), group):
+                leases = info["pending"] and self._do(
+                    "xpending_range", self.key(stage), group, "-", "+", 1000, consumername=info["name"]
+                )
+                idle = max((lease["time_since_delivered"] for lease in leases or ()), default=0)
+                found.append(
+                    {
+                        "stage": stage,
+                        "name": info["name"].decode(errors="replace"),
+                        "pending": info["pending"],
+                        "idle_s": info["idle"] / 1000,
+                        "oldest_s": idle / 1000,
+                    }
+                )
+        return found
+
+    def forget(self, idle_s: float) -> None:
+        """Deletes the consumers and heartbeats of processes that were not heard of for so long and hold nothing."""
+        for stage, group in GROUPS.items():
+            for info in self._do("xinfo_consumers", self.key(stage), group):
+                if not info["pending"] and info["idle"] > 1000 * idle_s:
+                    self._script("leave", [stage], [group, info["name"]])
+        silent = [name for name, state in self.processes().items() if state["heard_s"] > idle_s]
+        if silent:
+            self._do("hdel", self.key("procs"), *silent)
+
+    def trim(self) -> None:
+        """Frees what every owning group has acknowledged."""
+        for stage, group in GROUPS.items():
+            self._script("trim", [stage], [group])

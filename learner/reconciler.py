@@ -1,0 +1,55 @@
+"""Compares the ledger with the broker: what either knows and the other does not is booked, issued again or closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from common.streams import Broker, Delivery
+from learner.commit import Committer
+from learner.issuer import Issuer
+from learner.ledger import Ledger
+
+log = structlog.get_logger("learner")
+
+
+class Reconciler:
+    """Keeps a ledger and the broker's open tickets the same; the ledger is the truth."""
+
+    def __init__(self, broker: Broker, committer: Committer, issuer: Issuer) -> None:
+        self._broker, self._committer, self._issuer = broker, committer, issuer
+        self._last_letter = "0"
+
+    def adopt(self, ledger: Ledger, incarnation: int, reach: int) -> dict[int, tuple[str, int]]:
+        """Joins the broker's open tickets to the ledger and returns them: {id: (stage, attempt)}.
+
+        What no learner of this run can have issued, `reach` or more above what the ledger knows, is closed.
+        """
+        known = self._broker.open_tickets()
+        if beyond := ledger.adopt(known, reach):
+            log.error("closed: open tickets that were never issued", count=len(beyond), ids=beyond[:10])
+            self._broker.close(incarnation, [(id, known.pop(id)[1], "") for id in beyond])
+        return known
+
+    def collect_dead(self, ledger: Ledger) -> None:
+        """Books what was given up; each leaves room for a new ticket."""
+        for entry, letter in self._broker.dead_letters(self._last_letter):
+            self._last_letter = entry
+            if letter.id is not None and letter.attempt is not None and ledger.accepts(letter.id, letter.attempt):
+                self._bury(ledger, letter.id, letter.attempt)
+
+    def compare(self, ledger: Ledger, ready: Sequence[Delivery], incarnation: int, step: int) -> None:
+        """Issues again what nobody has any more, neither the broker nor `ready`. Raises BrokerFull."""
+        known = self.adopt(ledger, incarnation, reach=0)  # only this learner issues while it lives
+        for id, (stage, attempt) in known.items():
+            if stage == "dead" and ledger.accepts(id, attempt):  # somebody dropped its letter unread
+                self._bury(ledger, id, attempt)
+        if self._broker.idle(len({d.entry for d in ready} | self._committer.entries)):
+            known = {}  # open, and in no stream: somebody took their messages away
+        held = {delivery.ticket.id for delivery in ready}
+        self._issuer.reissue_lost(ledger, known.keys() | held, incarnation, step)
+
+    def _bury(self, ledger: Ledger, id: int, attempt: int) -> None:
+        ledger.bury(id)
+        self._committer.settle(id, attempt)
