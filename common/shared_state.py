@@ -84,7 +84,7 @@ class SharedState(Connection):
     def restore_sigma(self, sigma_bar: float | None) -> None:
         """sigma_bar from a checkpoint, only when the broker has none."""
         if sigma_bar is not None:
-            self._do("setnx", self.key("sigma"), repr(sigma_bar))
+            self._script("set_once", ["sigma"], [repr(sigma_bar)])
 
     def now_ms(self) -> int:
         """The server's clock, the only one that all hosts share."""
@@ -113,7 +113,7 @@ class SharedState(Connection):
 
     def finish(self) -> None:
         """Marks the run as over: workers leave."""
-        self._do("set", self.key("over"), 1)
+        self._script("set_once", ["over"], [1])
 
     def over(self) -> bool:
         return bool(self._do("exists", self.key("over")))

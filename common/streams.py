@@ -56,13 +56,7 @@ class Broker(Backlog):
     """One process's access to a run: streams; by its bases backlog, dead letters, shared state and the connection."""
 
     def _prepare(self) -> None:
-        """Streams with their owning groups, from the first entry on ($ would skip what came before)."""
-        for stage, group in GROUPS.items():
-            try:
-                self._do("xgroup_create", self.key(stage), group, id="0", mkstream=True)
-            except redis.ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+        self._script("prepare", list(GROUPS), list(GROUPS.values()))
 
     # -- learner ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Publishes the newest policy, for the living learner only: KEYS policy, fence, announced; ARGV incarnation, step, payload.
 -- 0: a later step is known, and this request came late, from a dead connection. Its weights may be gone by now.
 local fence = tonumber(redis.call('GET', KEYS[2]) or 0) or 0

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Makes a learner the living one: KEYS fence, learner; ARGV number, consumer.
 -- 1: done, or it was before. 0: the number is gone to another learner.
 -- The number is the caller's: a request that a dead connection delivers late must not fence off who sent it.

@@ -206,15 +206,17 @@ def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pyt
 def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: LocalServer) -> None:
     stop = threading.Event()
     other = Broker(server.url, broker.run, "test", stop=stop)
+    broker.issue(ticket(broker.run, 0, incarnation=broker.take_over()))
+    [order] = other.read("tickets", 1, 100)
     ended: list[BaseException] = []
 
-    def beat() -> None:
+    def publish() -> None:
         try:
-            other.heartbeat({"role": "test"})
+            other.hand_over(order, rollout(order.ticket))
         except BrokerUnavailable as error:
             ended.append(error)
 
-    worker = threading.Thread(target=beat)
+    worker = threading.Thread(target=publish)
     try:
         broker._redis.config_set("maxmemory", "1mb")
         worker.start()

@@ -408,6 +408,30 @@ def test_training_waits_for_a_full_disk_and_goes_on(
     assert sum(outcome == "trained" for _, outcome in bench.logged()) == 14
 
 
+def test_a_learner_that_starts_on_a_full_broker_makes_room(bench: Bench) -> None:
+    # Given scored groups that a dead learner left, on a broker that takes nothing more
+    first = bench.learner(steps=9)
+    first.start()
+    player = bench.play()
+    first._issue()
+    until(lambda: bench.broker.backlog()["scored"]["lag"] == 2 * GROUPS, "scored groups")
+    player.end()
+    bench.broker._redis.config_set("maxmemory", "1mb")
+    try:
+        # When another learner comes
+        second = threading.Thread(target=lambda: finish(bench.learner(steps=9)), daemon=True)
+        second.start()
+        # Then it trains on them, checkpoints, and frees what they took
+        until(lambda: bench.broker.open_tickets() == {}, "closed tickets", seconds=30)
+        assert bench.broker.backlog()["scored"] == {"length": 1, "lag": 0, "pending": 0}  # the last one, as ever
+    finally:
+        bench.broker._redis.config_set("maxmemory", "256mb")
+        bench.learners[-1]._stop.set()
+        second.join(30)
+    found = checkpoint.latest(bench.folder / "checkpoints")
+    assert found is not None and found.step == 2
+
+
 def test_a_learner_that_waits_for_a_disk_hears_of_its_successor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise DiskFull("no space left")
