@@ -224,17 +224,26 @@ class Broker(Backlog):
             body = pack(ticket)  # all that a retry needs
         self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, body)
 
-    def refuse(self, delivery: Delivery, reason: str) -> None:
-        """Gives a message up that has no part in its ticket, whose state stays as it is."""
-        self._bury(delivery.stage, delivery.entry, None, None, reason, "", pack(delivery.message))
+    def refuse(self, delivery: Delivery, reason: str, incarnation: int) -> None:
+        """The learner gives a message up that has no part in its ticket, whose state stays as it is. Raises Fenced."""
+        self._bury(delivery.stage, delivery.entry, None, None, reason, "", pack(delivery.message), incarnation)
 
     def _bury(
-        self, stage: Stage, entry: str, id: int | None, attempt: int | None, reason: str, trace: str, body: bytes
+        self,
+        stage: Stage,
+        entry: str,
+        id: int | None,
+        attempt: int | None,
+        reason: str,
+        trace: str,
+        body: bytes,
+        incarnation: int | str = "",
     ) -> bool:
         """Whether there is a letter now; without one the ticket has moved on, and the message is only acknowledged."""
         letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[:LETTER_BODY_BYTES])
-        args = [GROUPS[stage], entry, "" if id is None else id, attempt or 0, stage, pack(letter), MOST_LETTERS]
-        buried = bool(self._script("bury", ["open", stage, "dead"], args))
+        named = ["" if id is None else id, attempt or 0]
+        args = [GROUPS[stage], entry, *named, stage, pack(letter), MOST_LETTERS, incarnation]
+        buried = bool(self._script("bury", ["open", stage, "dead", "fence"], args))
         event = "dead letter" if buried else "no dead letter, the ticket has moved on"
         log.error(event, stage=stage, ticket=id, attempt=attempt, reason=reason[:4000])
         return buried

@@ -147,7 +147,8 @@ class Learner:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
         ticket = delivery.ticket
         if ticket.id >= self._ledger.issued:
-            self._broker.refuse(delivery, f"ticket {ticket.id} was never issued: {self._ledger.issued} were")
+            why = f"ticket {ticket.id} was never issued: {self._ledger.issued} were"
+            self._broker.refuse(delivery, why, self._incarnation)
             return
         held = any(d.ticket.id == ticket.id for d in self._ready)
         self._ledger.revive(ticket.id, ticket.attempt)

@@ -21,7 +21,7 @@ from learner import checkpoint, room
 from learner.tickets import capacity
 from learner.worker import Learner
 from tests.integration.learning import GROUPS, PROBLEMS, Bench, Player, finish
-from tests.make import rollout, scored
+from tests.make import rollout, scored, ticket
 from tests.replay import differing
 from tests.small_disk import SmallDisk
 from tests.until import until
@@ -306,6 +306,26 @@ def test_a_second_learner_fences_the_first(bench: Bench) -> None:
     second.loop()
     second.finish()
     assert second._ledger.audit()["trained"] == 8
+
+
+def test_an_older_learner_does_not_refuse_what_its_successor_issued(bench: Bench) -> None:
+    # Given a learner that was taken for dead, and tickets of its successor that it does not know
+    old = bench.learner(steps=9)
+    old.start()
+    incarnation = bench.broker.take_over()
+    order = ticket(bench.broker.run, 7, incarnation=incarnation)
+    assert bench.broker.issue(order)
+    [taken] = bench.broker.read("tickets", 1, 100)
+    assert bench.broker.hand_over(taken, rollout(order))
+    [made] = bench.broker.read("rollouts", 1, 100)
+    assert bench.broker.hand_over(made, scored(rollout(order)))
+    # When it reads their group before it has heard of the successor
+    with pytest.raises(Fenced):
+        old._gather()
+    # Then the group is still there for that one
+    assert bench.broker.dead_letters() == []
+    [inherited] = bench.broker.inherit("scored", 0)
+    assert inherited.ticket.id == 7
 
 
 def test_groups_that_an_older_learner_took_are_taken_over(bench: Bench) -> None:
