@@ -146,6 +146,8 @@ class Learner:
     def _admit(self, delivery: Delivery) -> None:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
         ticket = delivery.ticket
+        if delivery.entry in self._held():
+            return  # an older learner took it over from us, and we from that one
         if ticket.id >= self._ledger.issued:
             why = f"ticket {ticket.id} was never issued: {self._ledger.issued} were"
             self._broker.refuse(delivery, why, self._incarnation)
@@ -158,6 +160,10 @@ class Learner:
             self._committer.settle(id, ticket.attempt, delivery.entry)
         else:
             self._ready.append(delivery)
+
+    def _held(self) -> set[str]:
+        """The messages that are ours until the next commit, or longer."""
+        return self._committer.entries | {delivery.entry for delivery in self._ready}
 
     def _sweep(self) -> None:
         """Drops what is too old to train on, however it came to be: the staleness bound is kept here."""
@@ -240,7 +246,7 @@ class Learner:
             self._relieve(error)
         for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
             self._admit(delivery)  # read by an older learner after this one had started
-        for delivery in self._broker.missed("scored", self._committer.entries | {d.entry for d in self._ready}):
+        for delivery in self._broker.missed("scored", self._held()):
             self._admit(delivery)
 
     def _relieve(self, error: BrokerFull) -> None:

@@ -308,6 +308,25 @@ def test_a_second_learner_fences_the_first(bench: Bench) -> None:
     assert second._ledger.audit()["trained"] == 8
 
 
+def test_a_group_that_an_older_learner_took_away_is_not_acknowledged_before_it_is_trained_on(bench: Bench) -> None:
+    # Given a learner that holds a group, which somebody takes over, and it from that one
+    learner = bench.learner(steps=9)
+    learner.start()
+    bench.play()
+    learner._issue()
+    until(lambda: bench.broker.backlog()["scored"]["lag"] == 2 * GROUPS, "scored groups")
+    learner._gather()
+    assert len(learner._ready) == GROUPS
+    assert len(bench.broker.inherit("scored", 0)) == GROUPS
+    for delivery in learner._broker.inherit("scored", 0):
+        learner._admit(delivery)
+    # When it commits
+    learner._commit()
+    # Then the group is still in the broker, should it die now
+    assert bench.broker.backlog()["scored"]["pending"] == GROUPS
+    assert len(learner._ready) == GROUPS
+
+
 def test_an_older_learner_does_not_refuse_what_its_successor_issued(bench: Bench) -> None:
     # Given a learner that was taken for dead, and tickets of its successor that it does not know
     old = bench.learner(steps=9)
