@@ -13,7 +13,7 @@ Kind = Literal[
 WEIGHTS: dict[Kind, float] = {
     "kill": 0.72,
     "term": 0.05,
-    "pause": 0.13,
+    "pause": 0.25,
     "cut": 0.05,
     "delay": 0.03,
     "restart_server": 0.02,
@@ -25,7 +25,7 @@ LOSSES: dict[Kind, float] = {"flush": 0.01, "empty_server": 0.01}
 WORKERS: tuple[Kind, ...] = ("kill", "term", "pause")
 MEAN_PAUSE_S = 2.0  # between two faults
 MEAN_PAUSE_REAL_S = 15.0  # an actor with a real engine takes 10 s to start
-LONGEST_PAUSE_S = 4.0  # of a stopped worker: beyond the claim delay, so that it wakes up robbed
+STOPPED_S = (0.5, 4.0)  # most are beyond the claim delay: the worker wakes up robbed
 STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included
 
 
@@ -70,7 +70,7 @@ class Faults:
         kind = self._random.choices(list(self._weights), list(self._weights.values()))[0]
         if kind not in WORKERS:
             return Fault(kind, "", self._random.uniform(0.5, 3.0))
-        return Fault(kind, self._random.choice(self._workers), self._random.uniform(0.1, LONGEST_PAUSE_S))
+        return Fault(kind, self._random.choice(self._workers), self._random.uniform(*STOPPED_S))
 
     def learner_end(self) -> LearnerEnd:
         if self._learner.random() < 0.25:

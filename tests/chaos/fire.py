@@ -5,12 +5,18 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import redis
+from redis.exceptions import RedisClusterException
+
 from common.address import client_of
+from common.backlog import GROUPS
 from common.errors import BrokerUnavailable
 from common.lifecycle import LEFT_AT_ONCE
+from common.schema import Stage
 from tests.chaos import faults, job
 from tests.chaos.cluster import Cluster, Server
 from tests.chaos.faults import Fault, Faults
@@ -27,6 +33,7 @@ DRAIN_S = 60.0
 DELAY_S = 0.2
 NOT_THERE = "start it, or set broker.url or REDIS_URL"  # a worker that starts while the server is away ends so
 RESTART_S = 10.0
+AIM_S = 15.0  # a worker is stopped when it holds a message, at the latest then
 LOSS_S = 15.0  # the learner compares its books with the broker's every 10 s
 POLL_S = 0.02
 ALLOWED_ENDS = (-signal.SIGKILL, -signal.SIGTERM, 0, LEFT_AT_ONCE)  # 0: it drained; at once: asked twice
@@ -61,6 +68,8 @@ class Fire:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.steps = Steps(self.folder / "metrics.jsonl")
+        self._aims: dict[str, tuple[float, float]] = {}
+        """Who is to be stopped while it holds a message: until when that is waited for, and for how long."""
         self._resume: dict[str, float] = {}
         self._refill_at = self._undelay_at = self._free_at = float("inf")
         self._restarted = self._lost = float("-inf")
@@ -78,6 +87,11 @@ class Fire:
         for name in [name for name, at in self._resume.items() if now >= at]:
             self.cluster.signal(name, signal.SIGCONT)
             del self._resume[name]
+        for name, (until, seconds) in list(self._aims.items()):
+            if now >= until or self._holds(name):
+                del self._aims[name]
+                self.cluster.signal(name, signal.SIGSTOP)
+                self._resume[name] = now + seconds
         if now >= self._refill_at:
             self._set_memory(MEMORY_MB * 2**20)
             self._refill_at = float("inf")
@@ -139,8 +153,7 @@ class Fire:
         elif fault.kind == "term":
             self.cluster.signal(fault.target, signal.SIGTERM)
         elif fault.kind == "pause":
-            self.cluster.signal(fault.target, signal.SIGSTOP)
-            self._resume[fault.target] = time.monotonic() + fault.seconds
+            self._aims[fault.target] = time.monotonic() + AIM_S, fault.seconds
         elif fault.kind == "restart_server":
             self.counts["kill server"] += 1
             self.server.restart()
@@ -163,6 +176,18 @@ class Fire:
             assert isinstance(self.server, Server)
             self.server.lose()
             self._restarted = self._lost = time.monotonic()
+
+    def _holds(self, name: str) -> bool:
+        """Whether a worker has a message, seen within POLL_S: a scorer has one for milliseconds."""
+        stage: Stage = "tickets" if name.startswith("actor") else "rollouts"
+        pid = f"-{self.cluster.workers[name].process.pid}-".encode()
+        deadline = time.monotonic() + POLL_S
+        while time.monotonic() < deadline:
+            with suppress(redis.RedisError, RedisClusterException):  # the server is being killed
+                consumers = self.client.xinfo_consumers(f"{{{self.run_id}}}:{stage}", GROUPS[stage])
+                if any(pid in consumer["name"] and consumer["pending"] for consumer in consumers):
+                    return True
+        return False
 
     def _set_memory(self, limit_bytes: int) -> None:
         self.client.config_set("maxmemory", limit_bytes)
