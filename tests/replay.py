@@ -1,14 +1,23 @@
-"""The record inside a checkpoint, played again: the same groups in the same order must make the same weights."""
+"""The record inside a checkpoint, played again: the same groups in the same order must make the same weights.
+
+`python -m tests.replay SETTINGS RUN_FOLDER GROUPS` prints the names of those that differ as JSON; GROUPS is a msgpack
+map of ticket ids to scored messages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgpack
 import torch
 
-from common.schema import Scored
+from common import config
+from common.schema import Scored, unpack
 from common.settings import Sections
+from learner import checkpoint
 from learner.advantage import advantages
 from learner.checkpoint import Checkpoint
 from learner.groups import sequences
@@ -33,3 +42,19 @@ def differing(settings: Sections, found: Checkpoint, groups: Mapping[int, Scored
     saved.load(found.policy)
     pairs = zip(replayed.named_weights(), saved.named_weights(), strict=True)
     return [name for (name, ours), (_, theirs) in pairs if not torch.equal(ours, theirs)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    settings, run, groups = (Path(argument) for argument in arguments)
+    sections = config.load(settings, [])
+    torch.set_num_threads(sections.learner.threads)
+    found = checkpoint.latest(run / "checkpoints")
+    assert found is not None
+    bodies = msgpack.unpackb(groups.read_bytes(), strict_map_key=False)
+    messages = {id: message for id, body in bodies.items() if isinstance(message := unpack(body), Scored)}
+    print(json.dumps(differing(sections, found, messages)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

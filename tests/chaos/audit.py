@@ -21,7 +21,7 @@ from redis.exceptions import RedisClusterException
 
 from common.address import client_of
 from common.backlog import GROUPS
-from common.schema import Scored, Stage, unpack
+from common.schema import Stage
 from learner.ledger import Ledger
 
 FINDINGS = ("lost", "duplicated", "repeated", "differing", "violations")
@@ -118,13 +118,8 @@ class Observer(threading.Thread):
         self._last = dict.fromkeys(self._stages, b"0")
         self._done = threading.Event()
         self.published: Published = Counter()
-        self._scored: dict[int, bytes] = {}
-
-    @property
-    def scored(self) -> dict[int, Scored]:
-        """The scored group of every ticket that came so far."""
-        found = {id: unpack(body) for id, body in self._scored.items()}
-        return {id: message for id, message in found.items() if isinstance(message, Scored)}
+        self.scored: dict[int, bytes] = {}
+        """The scored message of every ticket that came so far."""
 
     def run(self) -> None:
         while not self._done.is_set():
@@ -141,7 +136,7 @@ class Observer(threading.Thread):
                 id = int(fields[b"id"])
                 self.published[stage, id, int(fields[b"attempt"])] += 1
                 if stage == "scored":
-                    self._scored[id] = fields[b"m"]
+                    self.scored[id] = fields[b"m"]
 
     def end(self) -> None:
         self._done.set()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
 
-from common import config
-from common.schema import Scored
+from common.lifecycle import computing_environment
 from learner import checkpoint
 from learner.ledger import Ledger
 from tests.chaos.audit import Findings, Observer, audit
-from tests.replay import differing
+from tests.chaos.cluster import ROOT
 
 GROUPS_PER_STEP = 4
+REPLAY_S = 900.0
 
 CONFIG = """
 [run]
@@ -101,17 +103,26 @@ def outcome(
     published = observer.published
     findings = audit(ledger, found.step, GROUPS_PER_STEP, open_tickets, messages, published, losses=losses)
     if replay:
-        findings.differing += _not_replayed(settings, found, ledger, observer.scored)
+        findings.differing += _not_replayed(settings, run, found.step, ledger, observer.scored)
     return Outcome(found.step, ledger, findings)
 
 
-def _not_replayed(settings: Path, found: checkpoint.Checkpoint, ledger: Ledger, groups: dict[int, Scored]) -> list[str]:
-    """What differs from an uninterrupted run over the same record."""
-    import torch
-
-    sections = config.load(settings, [])
-    torch.set_num_threads(sections.learner.threads)
-    trained = {id for step in range(1, found.step + 1) for id in ledger.trained_in(step)}
-    if unseen := sorted(trained - groups.keys()):
+def _not_replayed(settings: Path, run: Path, step: int, ledger: Ledger, scored: Mapping[int, bytes]) -> list[str]:
+    """What differs from an uninterrupted run over the same record; that run is a process of its own."""
+    trained = {id for done in range(1, step + 1) for id in ledger.trained_in(done)}
+    if unseen := sorted(trained - scored.keys()):
         return [f"tickets {unseen[:10]} were trained and never seen in the stream"]
-    return [f"weights {name} are not those of an uninterrupted run" for name in differing(sections, found, groups)]
+    with tempfile.NamedTemporaryFile() as groups:
+        groups.write(msgpack.packb({id: scored[id] for id in trained}))
+        groups.flush()
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.replay", str(settings), str(run), groups.name],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=computing_environment(threads=1) | {"PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            timeout=REPLAY_S,
+            check=True,
+        )
+    names = json.loads(done.stdout.splitlines()[-1])
+    return [f"weights {name} are not those of an uninterrupted run" for name in names]
