@@ -139,28 +139,11 @@ class Connection(ABC):
         while True:
             try:
                 result = call()
-            except redis.OutOfMemoryError as error:
-                failure: BrokerUnavailable = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
-                remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
             except redis.ResponseError as error:
-                if "OOM" in str(error):
-                    failure = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
-                    remedy = "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
-                elif "NOGROUP" in str(error) or "no such key" in str(error):
+                if "NOGROUP" in str(error) or "no such key" in str(error):
                     self._prepare()  # the broker lost its data; the learner will issue again what is missing
                     continue
-                elif str(error).startswith("MISCONF"):
-                    failure = BrokerUnavailable(f"the broker at {self.shown} cannot write its file: {error}")
-                    remedy = "goes on when the disk under the server has room again"
-                elif isinstance(error, _PASSING_KINDS) or str(error).startswith(_PASSING_CODES):
-                    failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
-                    remedy = "goes on when it has a primary again"
-                elif "FENCED" in str(error):
-                    raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
-                elif "WRONGTYPE" in str(error) or "exhausted the last possible ID" in str(error):
-                    raise BrokerUnfit(self._spoiled() or f"{self.shown}: {error}") from error
-                else:
-                    raise
+                failure, remedy = self._passing(error)
             except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
                 failure = BrokerUnavailable(f"no broker answers at {self.shown}: {error}")
                 remedy = "goes on when it answers again"
@@ -175,6 +158,24 @@ class Connection(ABC):
                 log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
             self.stop.wait(pause)
             pause = min(2 * pause, 1.0)
+
+    def _passing(self, error: redis.ResponseError) -> tuple[BrokerUnavailable, str]:
+        """What an answer of the server means, and what ends it; raises, ours or `error`, when waiting does not."""
+        text = str(error)
+        if isinstance(error, redis.OutOfMemoryError) or "OOM" in text:
+            full = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
+            return full, "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"
+        if text.startswith("MISCONF"):
+            failure = BrokerUnavailable(f"the broker at {self.shown} cannot write its file: {error}")
+            return failure, "goes on when the disk under the server has room again"
+        if isinstance(error, _PASSING_KINDS) or text.startswith(_PASSING_CODES):
+            failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
+            return failure, "goes on when it has a primary again"
+        if "FENCED" in text:
+            raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
+        if "WRONGTYPE" in text or "exhausted the last possible ID" in text:
+            raise BrokerUnfit(self._spoiled() or f"{self.shown}: {error}") from error
+        raise error
 
     def _spoiled(self) -> str:
         """Which keys of this run no process of ours can have left as they are, and the remedy; "" if none is."""

@@ -237,12 +237,12 @@ class Broker(Backlog):
         reason: str,
         trace: str,
         body: bytes,
-        incarnation: int | str = "",
+        incarnation: int | None = None,
     ) -> bool:
         """Whether there is a letter now; without one the ticket has moved on, and the message is only acknowledged."""
         letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[:LETTER_BODY_BYTES])
-        named = ["" if id is None else id, attempt or 0]
-        args = [GROUPS[stage], entry, *named, stage, pack(letter), MOST_LETTERS, incarnation]
+        named, fenced = ["" if id is None else id, attempt or 0], "" if incarnation is None else incarnation
+        args = [GROUPS[stage], entry, *named, stage, pack(letter), MOST_LETTERS, fenced]
         buried = bool(self._script("bury", ["open", stage, "dead", "fence"], args))
         event = "dead letter" if buried else "no dead letter, the ticket has moved on"
         log.error(event, stage=stage, ticket=id, attempt=attempt, reason=reason[:4000])

@@ -78,7 +78,6 @@ class Committer:
         state = msgpack.packb(
             {
                 "run": self._broker.run,
-                "step": step,
                 "sigma_bar": self._broker.sigma_bar(),
                 "ledger": ledger.dump(),
             }
@@ -103,7 +102,7 @@ class Committer:
         if state["run"] != self._broker.run:
             raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
         ledger = Ledger.restored(state["ledger"])
-        self._step = state["step"]
+        self._step = found.step
         self._broker.restore_sigma(state["sigma_bar"])
         log.info("resumed", checkpoint=str(found.folder), step=self._step, **ledger.counts())
         return Committed(self._step, found.incarnation, ledger)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import redis
@@ -23,9 +23,6 @@ from common.address import client_of
 from common.backlog import GROUPS
 from common.schema import Stage
 from learner.ledger import Ledger
-
-FINDINGS = ("lost", "duplicated", "repeated", "differing", "violations")
-"""What makes a proof fail, as its closing line counts it."""
 
 Published = Counter[tuple[str, int, int]]
 """How often (stage, id, attempt) was put into a stream."""
@@ -40,7 +37,11 @@ class Findings:
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.duplicated or self.repeated or self.differing)
+        return not any(vars(self).values())
+
+
+FINDINGS = (*(field.name for field in fields(Findings)), "violations")
+"""What makes a proof fail, as its closing line counts it."""
 
 
 def audit(
@@ -131,12 +132,12 @@ class Observer(threading.Thread):
     def look(self, block_ms: int | None = None) -> None:
         for key, entries in self._client.xread(self._last, block=block_ms):
             stage = self._stages[key]
-            for entry, fields in entries:
+            for entry, message in entries:
                 self._last[key] = entry
-                id = int(fields[b"id"])
-                self.published[stage, id, int(fields[b"attempt"])] += 1
+                id = int(message[b"id"])
+                self.published[stage, id, int(message[b"attempt"])] += 1
                 if stage == "scored":
-                    self.scored[id] = fields[b"m"]
+                    self.scored[id] = message[b"m"]
 
     def end(self) -> None:
         self._done.set()

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import msgpack
 
+from common.address import client_of
 from common.lifecycle import computing_environment
+from common.streams import Broker
 from learner import checkpoint
 from learner.ledger import Ledger
-from tests.chaos.audit import Findings, Observer, audit
+from tests.chaos.audit import Findings, Observer, audit, unacknowledged
 from tests.chaos.cluster import ROOT
 
 GROUPS_PER_STEP = 4
@@ -86,22 +88,22 @@ class Outcome:
 
 
 def outcome(
-    run: Path,
-    settings: Path,
-    open_tickets: Mapping[int, tuple[str, int]],
-    messages: Mapping[str, set[tuple[int, int]]],
-    observer: Observer,
-    *,
-    losses: bool = False,
-    replay: bool = True,
+    run: Path, settings: Path, broker: Broker, observer: Observer, *, losses: bool = False, replay: bool = True
 ) -> Outcome:
     """Compares the newest whole checkpoint in the run's folder with the broker, and with an uninterrupted run."""
     found = checkpoint.latest(run / "checkpoints")
     if found is None:
         return Outcome(0, Ledger(), Findings(lost=[f"every checkpoint under {run}"]))
     ledger = Ledger.restored(msgpack.unpackb(found.state)["ledger"])
-    published = observer.published
-    findings = audit(ledger, found.step, GROUPS_PER_STEP, open_tickets, messages, published, losses=losses)
+    findings = audit(
+        ledger,
+        found.step,
+        GROUPS_PER_STEP,
+        broker.open_tickets(),
+        unacknowledged(client_of(broker.url), broker.run),
+        observer.published,
+        losses=losses,
+    )
     if replay:
         findings.differing += _not_replayed(settings, run, found.step, ledger, observer.scored)
     return Outcome(found.step, ledger, findings)

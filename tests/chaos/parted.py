@@ -14,6 +14,7 @@ from pathlib import Path
 from common.address import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from common.errors import BrokerUnavailable, Fenced
 from common.lifecycle import Every
+from common.streams import Broker
 from tests.chaos import job
 from tests.chaos.cluster import Worker
 from tests.chaos.fire import RECOVER_STEPS
@@ -40,6 +41,7 @@ class Parted:
         self._network = network
         self.settings = job.prepare(folder, folder / "run", real=False)
         self.cluster = HostCluster(network, self.settings, self.run_id, folder, actors=2, scorers=2)
+        self.broker = Broker(self.cluster.server.url, self.run_id, "watch")
         self._faults = NetworkFaults(seed, "broker", list(self.cluster.workers))
         self._next = time.time() + self._faults.pause()
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -195,11 +197,8 @@ class Parted:
 
     def _read_signs(self) -> None:
         if self._server_up:
-            heartbeats = self.cluster.server.client.hgetall(f"{{{self.run_id}}}:procs")
-            for consumer, beat in heartbeats.items():
-                self._signs[int(consumer.rsplit(b"-", 2)[1])] = float(
-                    beat.partition(b" ")[0]
-                )  # the server's clock is ours
+            for consumer, state in self.broker.processes().items():
+                self._signs[int(consumer.rsplit("-", 2)[1])] = time.time() - state["heard_s"]
 
     def _hear(self) -> None:
         """Everybody who can talk to the broker does."""

@@ -28,9 +28,8 @@ from rich.progress import TextColumn
 
 from common.lifecycle import LEFT_AT_ONCE
 from common.progress import Bars
-from common.streams import Broker
 from tests.chaos import job
-from tests.chaos.audit import FINDINGS, Observer, unacknowledged
+from tests.chaos.audit import FINDINGS, Observer
 from tests.chaos.hosts import Network, NoNetwork
 from tests.chaos.parted import POLL_S, Parted
 
@@ -53,13 +52,7 @@ def partitions(folder: Path, seed: int, minutes: float) -> dict[str, Any]:
             run.calm()
             run.end()
             observer.end()
-            outcome = job.outcome(
-                folder / "run",
-                run.settings,
-                Broker(run.cluster.server.url, run.run_id, "audit").open_tickets(),
-                unacknowledged(run.cluster.server.client, run.run_id),
-                observer,
-            )
+            outcome = job.outcome(folder / "run", run.settings, run.broker, observer)
         finally:
             run.cluster.close()
     counts = run.counts

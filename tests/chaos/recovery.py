@@ -31,6 +31,7 @@ from common.progress import Bars
 from common.streams import Broker
 from tests.chaos import job
 from tests.chaos.cluster import Cluster, Server
+from tests.chaos.steps import Steps
 
 CLAIM_S = 1.0  # as the job has it
 STUCK_S = 120.0
@@ -44,11 +45,12 @@ class Scene:
 
     def __init__(self, folder: Path, actors: int, scorers: int, real: bool) -> None:
         folder.mkdir()
-        self._metrics = folder / "run" / "metrics.jsonl"
+        self._logs = folder / "logs"
+        self.steps = Steps(folder / "run" / "metrics.jsonl")
         settings = job.prepare(folder, folder / "run", real)
         self._server = Server(folder / "b", 64)
         self.cluster = Cluster(
-            settings, self._server.url, "recovery", folder / "logs", actors=actors, scorers=scorers, real=real
+            settings, self._server.url, "recovery", self._logs, actors=actors, scorers=scorers, real=real
         )
         self.broker = Broker(self._server.url, "recovery", "watch")
         self._client = client_of(self._server.url)
@@ -56,9 +58,6 @@ class Scene:
     def produced(self, stage: str) -> int:
         """Groups that ever came into a stream."""
         return int(self._client.xinfo_stream(self.broker.key(stage))["entries-added"])
-
-    def steps(self) -> int:
-        return self._metrics.read_bytes().count(b"\n") if self._metrics.exists() else 0
 
     def ready(self, name: str) -> bool:
         """Whether the process that has this place now has begun to work."""
@@ -71,14 +70,14 @@ class Scene:
         while not condition():
             self.cluster.mend()
             if time.monotonic() > deadline:
-                raise SystemExit(f"nothing moved for {STUCK_S:.0f} s; logs are in {self._metrics.parents[1] / 'logs'}")
+                raise SystemExit(f"nothing moved for {STUCK_S:.0f} s; logs are in {self._logs}")
             time.sleep(0.005)
         return time.monotonic()
 
     def flows(self) -> None:
         """Everybody works: two more steps."""
-        steps = self.steps()
-        self.until(lambda: all(self.ready(name) for name in self.cluster.workers) and self.steps() >= steps + 2)
+        steps = self.steps.look()
+        self.until(lambda: all(self.ready(name) for name in self.cluster.workers) and self.steps.look() >= steps + 2)
 
     def kill(self, name: str) -> float:
         """When."""
@@ -107,14 +106,14 @@ def learner_recovery(scene: Scene) -> tuple[float, float]:
     scene.flows()
     killed = scene.kill("learner")
     scene.cluster.mend()
-    before, steps = scene.broker.policy(), scene.steps()
+    before, steps = scene.broker.policy(), scene.steps.look()
 
     def announced() -> bool:
         now = scene.broker.policy()
         return now is not None and before is not None and now.incarnation > before.incarnation
 
     begun = scene.until(announced)
-    done = scene.until(lambda: scene.steps() > steps)
+    done = scene.until(lambda: scene.steps.look() > steps)
     return done - killed, begun - killed + 2.0
 
 

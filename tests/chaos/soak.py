@@ -26,7 +26,7 @@ from rich.progress import TextColumn
 from common.progress import Bars
 from common.streams import Broker
 from tests.chaos import job
-from tests.chaos.audit import FINDINGS, Observer, unacknowledged
+from tests.chaos.audit import FINDINGS, Observer
 from tests.chaos.fire import POLL_S, BrokerKind, Fire
 
 MOST_VIOLATIONS = 10
@@ -69,8 +69,7 @@ def soak(
         outcome = job.outcome(
             run.folder,
             run.settings,
-            Broker(run.server.url, run.run_id, "audit").open_tickets(),
-            unacknowledged(run.client, run.run_id),
+            Broker(run.server.url, run.run_id, "audit"),
             observer,
             losses=losses,
             replay=not (real and losses),  # what was sampled twice differs
