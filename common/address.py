@@ -6,17 +6,20 @@
     redis+cluster://user:password@a:6379,b:6379            any of its nodes; rediss+... with TLS, for both
 
 User and password are those of the data servers; `?sentinel_username=...&sentinel_password=...` those of the Sentinels.
+With TLS certificates are verified; `?ssl_ca_certs=FILE` names an authority of your own, `ssl_certfile=FILE` and
+`ssl_keyfile=FILE` the client's certificate, for a server that asks for one.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode
+from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -40,21 +43,28 @@ def client_of(url: str) -> Any:
     parts = urlsplit(url)
     plain, _, kind = parts.scheme.partition("+")
     if not kind and plain in ("redis", "rediss", "unix"):
-        return redis.Redis.from_url(url, **options)
+        client = redis.Redis.from_url(url, **options)
+        pool = client.connection_pool
+        try:
+            pool.connection_class(**pool.connection_kwargs)  # which connects nowhere yet
+        except TypeError as error:
+            raise ValueError(f"an option in it is none of {plain}://: {error}") from error
+        return client
     if plain not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
         raise ValueError("it begins with none of redis://, rediss://, unix://, redis+sentinel://, redis+cluster://")
-    options |= {"username": _text(parts.username), "password": _text(parts.password), "ssl": plain == "rediss"}
+    options |= {"username": _text(parts.username), "password": _text(parts.password)}
+    asked = parse_url(f"{plain}://?{parts.query}")  # type: ignore[no-untyped-call]
+    tls = {name: value for name, value in asked.items() if name.startswith("ssl_")} | {"ssl": plain == "rediss"}
     if kind == "cluster":
         node: Any = ClusterNode
         nodes = [node(host, port) for host, port in _hosts(parts.netloc, SERVER_PORT)]
         options["retry"] = Retry(ExponentialBackoff(cap=0.5), CLUSTER_RETRIES)
-        return redis.RedisCluster(startup_nodes=nodes, **options)
+        return redis.RedisCluster(startup_nodes=nodes, **options, **tls)
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError(
             "a Sentinel's address ends with the name of its primary, e.g. redis+sentinel://a:26379/mymaster"
         )
-    asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         _hosts(parts.netloc, SENTINEL_PORT),
         sentinel_kwargs={
@@ -63,9 +73,10 @@ def client_of(url: str) -> Any:
             "retry": Retry(NoBackoff(), 0),
             "username": asked.get("sentinel_username"),
             "password": asked.get("sentinel_password"),
-            "ssl": plain == "rediss",
+            **tls,
         },
         **options,
+        **tls,
     )
     return sentinel.master_for(service, db=int(database or 0))
 

@@ -1,4 +1,7 @@
-"""How far every stage is: what waits, who works on it, and what can be forgotten of both."""
+"""How far every stage is: what waits, who works on it, and what can be forgotten of both.
+
+{run}:lost     hash "stage group" -> entries that were trimmed before this group, which owns nothing, read them
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import Any
 
 from common.dead_letters import DeadLetters
 from common.schema import Stage
+from common.untrusted import count
 
 GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
 """The consumer group that owns a stage's stream."""
@@ -25,6 +29,21 @@ class Backlog(DeadLetters):
                 if info["name"] == group.encode():
                     result[stage] |= {"lag": info.get("lag"), "pending": info["pending"]}
         return result
+
+    def shadows(self) -> list[dict[str, Any]]:
+        """Groups beside the owning ones: {"stage", "name", "pending", "lost": what was trimmed before they read it}."""
+        lost = self._do("hgetall", self.key("lost"))
+        return [
+            {
+                "stage": stage,
+                "name": info["name"].decode(errors="replace"),
+                "pending": info["pending"],
+                "lost": count(lost.get(f"{stage} ".encode() + info["name"])),
+            }
+            for stage, group in GROUPS.items()
+            for info in self._do("xinfo_groups", self.key(stage))
+            if info["name"] != group.encode()
+        ]
 
     def idle(self, held: int) -> bool:
         """Whether no stream has anything left for anybody, beside `held` scored groups that the learner holds.
@@ -67,6 +86,6 @@ class Backlog(DeadLetters):
             self._do("hdel", self.key("procs"), *silent)
 
     def trim(self) -> None:
-        """Frees what every owning group has acknowledged."""
+        """Frees what every owning group has acknowledged, read by its shadows or not."""
         for stage, group in GROUPS.items():
-            self._script("trim", [stage], [group])
+            self._script("trim", [stage, "lost"], [group, stage])

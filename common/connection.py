@@ -44,6 +44,7 @@ KINDS = {
     "issued": "string",
     "policy": "string",
     "sigma": "string",
+    "lost": "hash",
 }
 """What the keys of a run hold."""
 LAST_ENTRY = b"18446744073709551615-18446744073709551615"
@@ -72,9 +73,7 @@ class Connection(ABC):
         except ValueError as error:
             raise BrokerUnavailable(f"broker.url = {self.shown!r}: {error}; e.g. redis://host:6379/0") from error
         except (redis.RedisError, RedisClusterException) as error:
-            raise BrokerUnavailable(
-                f"no broker answers at {self.shown}: {error}; start it, or set broker.url"
-            ) from error
+            raise self._unanswered(error) from error
         self._scripts = {
             file.name.removesuffix(".lua"): self._redis.register_script(file.read_text())
             for file in (resources.files("common") / "lua").iterdir()
@@ -106,10 +105,15 @@ class Connection(ABC):
                 f"the broker at {self.shown} refuses the login: {error}; set user and password in the URL"
             ) from error
         except (redis.RedisError, RedisClusterException) as error:
-            raise BrokerUnavailable(
-                f"no broker answers at {self.shown}: {error}; start it, or set broker.url or REDIS_URL"
-            ) from error
+            raise self._unanswered(error) from error
         return min((self._fit_server(info) for info in servers), key=_numbers)
+
+    def _unanswered(self, error: Exception) -> BrokerUnavailable:
+        """What whoever starts a process is told when nobody answers it."""
+        remedy = "start it, or set broker.url or REDIS_URL (redis:// without TLS, rediss:// with it)"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            remedy = "give the authority of its certificate, ?ssl_ca_certs=FILE, and the host that it is made out to"
+        return BrokerUnavailable(f"no broker answers at {self.shown}: {error}; {remedy}")
 
     def _fit_server(self, info: dict[str, Any]) -> str:
         version = str(info.get("redis_version", "0"))
@@ -171,6 +175,10 @@ class Connection(ABC):
         if isinstance(error, _PASSING_KINDS) or text.startswith(_PASSING_CODES):
             failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
             return failure, "goes on when it has a primary again"
+        if isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure" in text:
+            raise BrokerUnfit(
+                f"the user in broker.url has not the rights of its role at {self.shown}: {error}; see hero acl"
+            ) from error
         if "FENCED" in text:
             raise Fenced(f"a newer learner has taken over run {self.run}; this one stops") from error
         if "WRONGTYPE" in text or "exhausted the last possible ID" in text:

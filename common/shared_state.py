@@ -17,8 +17,8 @@ from typing import Any
 from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
+from common.untrusted import count
 
-MOST_DIGITS = 15  # of an incarnation, as in take_over.lua
 HEARTBEAT_TEXTS = ("role", "checksum", "waits_for")  # all else in a heartbeat is a number
 
 
@@ -46,8 +46,7 @@ class SharedState(Connection):
 
     def _fence(self) -> int:
         """Incarnation of the living learner; 0 without one, and for what is none."""
-        raw = self._do("get", self.key("fence")) or b"0"
-        return int(raw) if raw.isdigit() and len(raw) <= MOST_DIGITS else 0
+        return count(self._do("get", self.key("fence")))
 
     def announce(self, policy: Policy) -> None:
         """Makes a policy the newest one."""

@@ -1,5 +1,5 @@
 """Reading what a stranger may have written: bytes that stay in proportion, a map whose every field is checked as it is
-read, text that cannot steer a terminal."""
+read, a count, text that cannot steer a terminal."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MAX_TEXT_CHARS = 4 * 2**20
 MAX_TOKENS = 2**20
 MAX_META_ITEMS = 32
 MAX_ITEMS = 2**18
+MAX_DIGITS = 15  # of a count, as the scripts on the server have it
 COUNTED_BYTES = 2**20  # what is smaller cannot become large
 
 _DTYPES = {name: np.dtype(name) for name in ("<i4", "<f4", "<f8")}  # made once: numpy parses a name each time
@@ -46,6 +47,11 @@ def plain_values(data: bytes | memoryview) -> Any:
         )
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise SchemaError(f"not a message of ours: {type(error).__name__}: {error}"[:500]) from error
+
+
+def count(raw: bytes | None) -> int:
+    """A count that the broker keeps as text; 0 when there is none, and for what is none or has too many digits."""
+    return int(raw) if raw and raw.isdigit() and len(raw) <= MAX_DIGITS else 0
 
 
 def printable(text: str) -> str:

@@ -92,6 +92,12 @@ def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
     return queue.run(arguments, flags)
 
 
+def _acl(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import acl
+
+    return acl.run(arguments, flags)
+
+
 COMMANDS: dict[str, Command] = {
     "up": Command(
         _up,
@@ -169,6 +175,16 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
   hero queue purge --run ...                           forget all of them""",
         (),
     ),
+    "acl": Command(
+        _acl,
+        "Users for the broker's ACL file, one for each role with its rights alone, and their new passwords.",
+        """  hero acl --url rediss://head:6379/0 > users.acl      the server reads it by its setting `aclfile`
+  hero acl --url ... --run 'team-a.*' > users.acl      these users reach only runs whose id begins so
+
+The addresses with their passwords are shown on the terminal, once. hero-admin may do everything, hero-queue what
+`hero queue` does; `hero up` takes the learner's.""",
+        (),
+    ),
 }
 
 
@@ -196,6 +212,9 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
         parser.add_argument("--run", required=True, help="id of the run, or its folder")
         parser.add_argument("--url", help="the broker (default: REDIS_URL, else the server of the run's folder)")
         parser.add_argument("--json", action="store_true", help="lag, list: JSON instead of tables")
+    elif name == "acl":
+        parser.add_argument("--url", required=True, help="the broker's address without a user")
+        parser.add_argument("--run", default="*", help="glob of the ids of runs (default: all)")
     else:
         parser.add_argument("config", type=Path, nargs="?", help="TOML file; deploy/configs/ has examples")
     if name == "up":

@@ -83,9 +83,10 @@ def _letters(broker: Broker, entries: Sequence[str]) -> dict[str, DeadLetter]:
 
 def _show_lag(broker: Broker, as_json: bool) -> None:
     backlog, consumers, processes = broker.backlog(), broker.consumers(), broker.processes()
-    dead = broker.dead_count()
+    shadows, dead = broker.shadows(), broker.dead_count()
     if as_json:
-        print(json.dumps({"stages": backlog, "consumers": consumers, "processes": processes, "dead_letters": dead}))
+        known = {"stages": backlog, "consumers": consumers, "processes": processes, "shadows": shadows}
+        print(json.dumps(known | {"dead_letters": dead}))
         return
     stages = Table("stage", "entries", "lag: not delivered", "pending: being worked on", title=f"run {broker.run}")
     for stage, state in backlog.items():
@@ -104,6 +105,11 @@ def _show_lag(broker: Broker, as_json: bool) -> None:
         words = (name, state["role"], f"{heard_s:.0f} s ago", state.get("waits_for") or "", since)
         alive.add_row(*map(printable, words))
     out.print(alive)
+    if shadows:
+        watching = Table("group that only watches", "of", "pending", "lost: trimmed before it was read")
+        for shadow in shadows:
+            watching.add_row(printable(shadow["name"]), shadow["stage"], str(shadow["pending"]), str(shadow["lost"]))
+        out.print(watching)
     out.print(f"{dead} dead letters" + (": hero queue list" if dead else ""))
 
 

@@ -44,7 +44,7 @@ class Servers:
         self._binary = find_server()[0]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
-    def start(self, port: int, *arguments: str) -> redis.Redis:
+    def start(self, port: int, *arguments: str, **login: str) -> redis.Redis:
         home = self._folder / str(port)
         home.mkdir(parents=True, exist_ok=True)
         with (home / "log").open("ab") as out:
@@ -54,7 +54,7 @@ class Servers:
                 stderr=out,
                 preexec_fn=die_with_parent,
             )
-        client = redis.Redis(port=port)
+        client = redis.Redis(port=port, **login)  # type: ignore[arg-type]
         settled(client.ping, f"server on port {port}")
         return client
 

@@ -58,8 +58,8 @@ MUTATIONS = {
     # Entries that nobody has read yet are cut off.
     "trim_by_maxlen": Mutation(
         "common/lua/trim.lua",
-        "return redis.call('XTRIM', KEYS[1], 'MINID', keep_from)",
-        "return redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)",
+        "redis.call('XTRIM', KEYS[1], 'MINID', keep_from)",
+        "redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)",
     ),
 }
 

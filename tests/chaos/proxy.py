@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 import threading
 from pathlib import Path
 
@@ -17,12 +18,16 @@ SENT_AGAIN_S = 0.4  # what a lost packet costs a connection
 
 
 class Proxy(threading.Thread):
-    """Listens on a unix socket, or at what listens already, and passes everything on to the server's socket."""
+    """Listens on a unix socket, or at what listens already, and passes everything on to the server's socket.
 
-    def __init__(self, at: Path | socket.socket, server: Path) -> None:
+    With `tls` it is the end of the encryption, for a server that was built without.
+    """
+
+    def __init__(self, at: Path | socket.socket, server: Path, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(name="proxy", daemon=True)
-        self.url = f"unix://{at}" if isinstance(at, Path) else "redis://{}:{}".format(*at.getsockname()[:2])
-        self._at, self._server = at, server
+        scheme = "rediss" if tls else "redis"
+        self.url = f"unix://{at}" if isinstance(at, Path) else "{}://{}:{}".format(scheme, *at.getsockname()[:2])
+        self._at, self._server, self._tls = at, server, tls
         self._delay_s = self._loss = 0.0
         self._chance = random.Random(0)
         self._cut: set[asyncio.Task[None]] = set()
@@ -59,7 +64,7 @@ class Proxy(threading.Thread):
         if isinstance(self._at, Path):
             await asyncio.start_unix_server(self._connected, self._at)
         else:
-            await asyncio.start_server(self._connected, sock=self._at)
+            await asyncio.start_server(self._connected, sock=self._at, ssl=self._tls)
         self._ready.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

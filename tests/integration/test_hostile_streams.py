@@ -538,6 +538,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "issued": lambda: broker.issue(ticket(broker.run, 9, incarnation=incarnation)),
         "announced": lambda: broker.announce(Policy(incarnation, 0, "0" * 64, "/weights")),
         "sigma": broker.sigma_bar,
+        "lost": broker.shadows,
     }
     spoil(broker, name)
     with pytest.raises(BrokerUnfit) as caught:

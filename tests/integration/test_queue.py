@@ -52,6 +52,17 @@ def test_lag_shows_stages_consumers_and_dead_letters(
     assert all(0 <= c["oldest_s"] < 30 and 0 <= c["idle_s"] < 30 for c in state["consumers"])
 
 
+def test_lag_shows_groups_that_only_watch(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    broker.issue_together([make.ticket(broker.run, id, incarnation=broker.take_over()) for id in (0,)])
+    broker._redis.xgroup_create(broker.key("rollouts"), "shadow\x1b[2J", "0")
+    assert hero(broker, "lag") == 0
+    text = capsys.readouterr().out
+    assert "only watches" in text and "shadow" in text and "\x1b[2J" not in text
+    assert hero(broker, "lag", "--json") == 0
+    [shadow] = json.loads(capsys.readouterr().out)["shadows"]
+    assert shadow == {"stage": "rollouts", "name": "shadow\x1b[2J", "pending": 0, "lost": 0}
+
+
 def test_list_and_show(grave: tuple[Broker, str], capsys: pytest.CaptureFixture[str]) -> None:
     broker, entry = grave
     assert hero(broker, "list") == 0

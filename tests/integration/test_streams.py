@@ -175,6 +175,48 @@ def test_trimming_keeps_what_is_not_acknowledged_and_lag_right(broker: Broker) -
     assert incarnation == 1
 
 
+def test_a_shadow_group_holds_nothing_back_and_what_it_lost_is_counted(broker: Broker) -> None:
+    incarnation = issue(broker, 10)
+    for group in ("slow", "slower"):
+        broker._redis.xgroup_create(broker.key("tickets"), group, "0")
+    read = {"slow": 3, "slower": 1}
+
+    def look(group: str, count: int) -> None:
+        broker._redis.xreadgroup(group, "onlooker", {broker.key("tickets"): ">"}, count=count)
+
+    def lost() -> dict[str, int]:
+        return {shadow["name"]: shadow["lost"] for shadow in broker.shadows() if shadow["stage"] == "tickets"}
+
+    for group, count in read.items():
+        look(group, count)
+    for delivery in broker.read("tickets", 6, 100)[:5]:
+        broker.hand_over(delivery, rollout(delivery.ticket))
+    broker.trim()
+    assert broker.backlog()["tickets"] == {"length": 5, "lag": 4, "pending": 1}
+    assert lost() == {"slow": 5 - 3, "slower": 5 - 1}
+    look("slow", 2)
+    broker.close(incarnation, [(id, 1, "") for id in range(5)])
+    for delivery in [*broker.claim("tickets", 0, 3), *broker.read("tickets", 4, 100)]:
+        broker.hand_over(delivery, rollout(delivery.ticket))
+    for _ in range(2):  # nothing is counted twice
+        broker.trim()
+        assert broker.backlog()["tickets"] == {"length": 1, "lag": 0, "pending": 0}, "the last one that was delivered"
+        assert lost() == {"slow": 2 + 2, "slower": 4 + 4}
+    assert all(shadow["pending"] for shadow in broker.shadows() if shadow["stage"] == "tickets")
+
+
+@pytest.mark.parametrize("garbled", ["", "abc", "nan", "1e999"])
+def test_a_garbled_count_of_a_shadow_begins_anew(broker: Broker, garbled: str) -> None:
+    issue(broker, 2)
+    broker._redis.xgroup_create(broker.key("tickets"), "shadow", "0")
+    broker._redis.hset(broker.key("lost"), "tickets shadow", garbled)
+    assert [shadow["lost"] for shadow in broker.shadows()] == [0]
+    for delivery in broker.read("tickets", 2, 100):
+        broker.hand_over(delivery, rollout(delivery.ticket))
+    broker.trim()
+    assert [shadow["lost"] for shadow in broker.shadows()] == [1]
+
+
 def test_leaving_keeps_a_consumer_that_holds_messages(broker: Broker) -> None:
     issue(broker)
     [held] = broker.read("tickets", 1, 100)

@@ -38,6 +38,20 @@ def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (made["username"], made["password"], made["ssl"]) == ("me", "secret", True)
 
 
+def test_certificates_of_all_kinds_of_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, given = "?ssl_ca_certs=%2Fca&ssl_check_hostname=no", {"ssl_ca_certs": "/ca", "ssl_check_hostname": False}
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(address.redis, "RedisCluster", lambda **options: made.update(options))
+    client_of(f"rediss+cluster://a{query}")
+    watched = client_of(f"rediss+sentinel://a/p{query}").connection_pool
+    [watcher] = watched.sentinel_manager.sentinels
+    one = client_of(f"rediss://a{query}").connection_pool.connection_kwargs
+    for options in (made, watched.connection_kwargs, watcher.connection_pool.connection_kwargs, one):
+        assert options | given == options
+    with pytest.raises(ValueError, match="ssl_min_version"):
+        client_of("rediss+cluster://a?ssl_min_version=x")
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
@@ -48,6 +62,8 @@ def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         ("redis+sentinel:///primary", "is no host"),
         ("redis+cluster://a,,b", "is no host"),
         ("redis+cluster://a:port", "port"),
+        ("redis://a?ssl_ca_certs=/ca", "none of redis://: .*'ssl_ca_certs'"),
+        ("unix:///a?colour=red", "none of unix://: .*'colour'"),
     ],
 )
 def test_a_wrong_address_says_what_is_wrong(url: str, says: str) -> None:

@@ -1,0 +1,72 @@
+"""`hero acl`: users for the broker's ACL file, each with the rights of one role and no more.
+
+Scripts give no rights: the server checks every command inside one against the user who called it. So a worker may call
+any script of ours and still changes only what its role changes: an actor takes tickets and publishes rollouts, and can
+neither read scored groups nor announce a policy nor fence off the learner. `hero up` works with the learner's user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from common.errors import ConfigError
+
+CONNECT = "+ping +info +time +select +command +client|setinfo +cluster|slots +script|load +script|exists"
+LEASES = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xgroup|delconsumer"
+READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
+
+
+def rights(run: str) -> dict[str, str]:
+    """Role to its rules (Redis >= 7 selectors), for the runs whose id matches the glob `run`."""
+
+    def on(commands: str, *names: str) -> str:
+        return f"({commands} {' '.join(f'~{{{run}}}:{name}' for name in names)})"
+
+    everybody = " ".join(
+        (
+            CONNECT,
+            on("+evalsha", "*"),
+            f"({READ} %R~{{{run}}}:*)",
+            on("+xgroup|create", "tickets", "rollouts", "scored"),  # a server that lost its data, whoever sees it first
+            on("+hset", "procs", "open"),
+        )
+    )
+    return {
+        "admin": "~* &* +@all",
+        "learner": f"{CONNECT} {on('+evalsha +exists +del +type +@stream +@hash +@string', '*')}",
+        "actor": f"{everybody} {on(LEASES, 'tickets')} {on('+xadd', 'rollouts', 'dead')}",
+        "scorer": f"{everybody} {on(LEASES, 'rollouts')} {on('+xadd', 'scored', 'dead')} {on('+set', 'sigma')}",
+        "queue": f"{everybody} {on('+xpending', '*')} {on('+xadd', 'tickets')} {on('+xrange +xdel', 'dead')}",
+    }
+
+
+def address(url: str, user: str, password: str) -> str:
+    """`url` with this user. Raises ConfigError when it has one already."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc or not parts.netloc:
+        raise ConfigError("--url: give the broker's address without a user, e.g. rediss://head:6379/0")
+    return parts._replace(netloc=f"{user}:{password}@{parts.netloc}").geturl()
+
+
+def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
+    """The ACL file on standard output, each user's address with its password on standard error."""
+    if flags:
+        raise ConfigError(f"{flags[0]}: there is no such flag; see hero acl --help")
+    if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", arguments.run):
+        raise ConfigError(
+            f"--run {arguments.run!r}: ids of runs have letters, digits and _.- and may hold * and ? here"
+        )
+    lines, addresses = ["user default off"], []
+    for role, rules in rights(arguments.run).items():
+        password = secrets.token_urlsafe(24)
+        lines.append(f"user hero-{role} on #{hashlib.sha256(password.encode()).hexdigest()} {rules}")
+        addresses.append(f"{role:<8} {address(arguments.url, f'hero-{role}', password)}")
+    print("\n".join(lines))
+    print("\n".join(addresses), file=sys.stderr)
+    return 0

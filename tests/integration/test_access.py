@@ -1,0 +1,200 @@
+"""Users with the rights of one role, as `hero acl` makes them, and TLS: a run works so; what is beyond is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+import trustme
+
+from common.address import client_of
+from common.errors import BrokerUnavailable, BrokerUnfit
+from common.schema import Policy
+from common.streams import Broker
+from deploy import cli
+from tests.chaos import job
+from tests.chaos.cluster import Cluster
+from tests.chaos.proxy import Proxy
+from tests.chaos.steps import Steps
+from tests.make import rollout, scored, ticket
+from tests.servers import Servers, free_ports
+from tests.until import until
+
+ROLES = ("learner", "actor", "scorer", "queue")
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server with our users alone, behind TLS."""
+
+    addresses: dict[str, str]
+    """Role to its address, with TLS."""
+    admin: Any
+    plain: str
+    """The address without TLS or user."""
+    authority: Path
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    authority, listening = trustme.CA(), socket.create_server(("127.0.0.1", 0))
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    front = Proxy(listening, folder / "broker.sock", tls)
+    with pytest.MonkeyPatch.context() as patch, (folder / "users.acl").open("w") as users:
+        told = folder / "addresses"
+        with told.open("w") as addresses, contextlib.redirect_stdout(users), contextlib.redirect_stderr(addresses):
+            patch.delenv("REDIS_URL", raising=False)
+            assert cli.main(["acl", "--url", front.url, "--run", "ours-*"]) == 0
+    found = dict(line.split() for line in told.read_text().splitlines())
+    servers, [port] = Servers(folder), free_ports(1)
+    arguments = ["--aclfile", str(folder / "users.acl"), "--unixsocket", str(folder / "broker.sock")]
+    user, password = re.findall(r"//(.*):(.*)@", found["admin"])[0]
+    admin = servers.start(port, *arguments, "--save", "", username=user, password=password)
+    query = f"?ssl_ca_certs={quote(str(folder / 'ca.pem'))}"
+    yield Guarded({r: url + query for r, url in found.items()}, admin, f"redis://127.0.0.1:{port}", folder / "ca.pem")
+    servers.close()
+    front.close()
+
+
+@pytest.fixture
+def run_id(run_id: str) -> str:
+    return f"ours-{run_id}"
+
+
+class Apart(Cluster):
+    """Every place comes with the user of its role."""
+
+    addresses: dict[str, str]
+
+    def _url(self, name: str) -> str:
+        return self.addresses[name.partition("-")[0]]
+
+
+def test_a_run_needs_no_more_than_its_roles_have(guarded: Guarded, run_id: str, tmp_path: Path) -> None:
+    settings = job.prepare(tmp_path, tmp_path / "run", real=False)
+    Apart.addresses = guarded.addresses
+    cluster = Apart(settings, "", run_id, tmp_path / "logs", actors=2, scorers=1, real=False)
+    steps = Steps(tmp_path / "run" / "metrics.jsonl")
+    try:
+        until(lambda: steps.look() >= 3, "third step", seconds=90)
+        for name in ("scorer-0", "actor-0"):  # what they hold is claimed
+            cluster.workers[name].process.kill()
+        until(lambda: [*cluster.mend()] or steps.look() >= 6, "sixth step", seconds=60)
+        guarded.admin.flushall()  # and whoever comes first makes the streams anew
+        before = steps.look()
+        until(lambda: cluster.mend() or steps.look() > before + 2, "step after the loss", seconds=60)
+        url = guarded.addresses["queue"]
+        assert cli.main(["queue", "lag", "--run", run_id, "--url", url]) == 0
+        left = cluster.drain(["scorer-0", "actor-0", "actor-1", "learner"], 60)
+        assert {code for _, code in left} == {0}
+    finally:
+        cluster.close()
+    refused = [(e["username"], e["object"]) for e in guarded.admin.acl_log()]
+    assert refused == []
+
+
+def test_hero_queue_needs_no_more_than_it_has(
+    guarded: Guarded, run_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner, actor = (Broker(guarded.addresses[role], run_id, role) for role in ("learner", "actor"))
+    learner.check()
+    incarnation = learner.take_over()
+    learner.issue_together([ticket(run_id, id, incarnation=incarnation) for id in range(3)])
+    for order in actor.read("tickets", 3, 100):
+        actor.bury(order, "a reason", "")
+    entries = [entry for entry, _ in learner.dead_letters()]
+    for action in (["lag"], ["list"], ["show", entries[0]], ["retry", entries[0]], ["drop", entries[1]], ["purge"]):
+        assert cli.main(["queue", *action, "--run", run_id, "--url", guarded.addresses["queue"]]) == 0, action
+    assert [d.ticket.attempt for d in actor.read("tickets", 3, 100)] == [2]
+
+
+TAKE = "XREADGROUP GROUP {} me STREAMS {{run}}:{} >"
+BEYOND: dict[str, list[str]] = {
+    "actor": ["XADD {run}:scored * m x", "XADD {run}:tickets * m x", TAKE.format("learner", "scored")],
+    "scorer": ["XADD {run}:rollouts * m x", "HDEL {run}:open 1", TAKE.format("actors", "tickets")],
+    "queue": ["XADD {run}:scored * m x", "DEL {run}:tickets", TAKE.format("actors", "tickets")],
+    "learner": [],
+}
+NOBODYS = ["FLUSHALL", "CONFIG SET maxmemory 1", "KEYS *", "ACL LIST", "SHUTDOWN", "EVAL return 0", "GET {theirs}:over"]
+LEARNERS = [
+    "SET {run}:fence 9",
+    "SET {run}:policy x",
+    "DEL {run}:scored",
+    "XTRIM {run}:dead MAXLEN 0",
+    "SET {run}:over 1",
+]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_beyond_a_role_is_refused(guarded: Guarded, run_id: str, role: str) -> None:
+    client = client_of(guarded.addresses[role])
+    Broker(guarded.addresses["learner"], run_id, "learner").check()
+    for command in BEYOND[role] + NOBODYS + (LEARNERS if role != "learner" else []):
+        words = [word.replace("{run}", f"{{{run_id}}}") for word in command.split()]
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*words)
+    guarded.admin.acl_log_reset()
+
+
+def test_scripts_give_no_rights(guarded: Guarded, run_id: str) -> None:
+    learner, actor = (Broker(guarded.addresses[role], run_id, role) for role in ("learner", "actor"))
+    learner.check()
+    incarnation = learner.take_over()
+    learner.issue(ticket(run_id, 0, incarnation=incarnation))
+    [order] = actor.read("tickets", 1, 100)
+    actor.hand_over(order, rollout(order.ticket))
+    scorer = Broker(guarded.addresses["scorer"], run_id, "scorer")
+    [made] = scorer.read("rollouts", 1, 100)
+    for act in (
+        lambda: actor.announce(Policy(incarnation, 1, "0" * 64, "/weights")),
+        lambda: actor.take_over(),
+        lambda: actor.issue(ticket(run_id, 1, incarnation=incarnation)),
+        lambda: actor.close(incarnation, [(0, 1, "")]),
+        lambda: actor.trim(),
+        lambda: actor.finish(),
+        lambda: actor.hand_over(made, scored(made.message, 0.5)),
+    ):
+        with pytest.raises(BrokerUnfit, match=r"has not the rights of its role at .*//hero-actor:.*see hero acl"):
+            act()
+    assert learner.policy() is None and learner.open_tickets() == {0: ("rollouts", 1)}
+    assert scorer.hand_over(made, scored(made.message, 0.5), momentum=0.9), "and none of them did any harm"
+    guarded.admin.acl_log_reset()
+
+
+def test_who_comes_the_wrong_way_is_told_the_remedy(guarded: Guarded, run_id: str) -> None:
+    right = guarded.addresses["actor"]
+    bare, _, query = right.partition("?")
+    user, password = re.findall(r"//(.*):(.*)@", right)[0]
+    for url, says in (
+        (right.replace(password, "guessed"), "refuses the login: .*; set user and password in the URL"),
+        (guarded.plain, "refuses the login: .*; set user and password in the URL"),
+        (bare, "verify failed: .*; give the authority of its certificate"),
+        (bare.replace("127.0.0.1", "localhost") + f"?{query}", "verify failed: .* and the host that it is made out to"),
+        (bare.replace("rediss://", "redis://"), "Connection closed.* rediss:// with it"),
+        (guarded.plain.replace("redis://", f"rediss://{user}:{password}@") + f"?{query}", "redis:// without TLS"),
+    ):
+        with pytest.raises(BrokerUnavailable, match=says) as caught:
+            Broker(url, run_id, "actor").check()
+        assert password not in str(caught.value)
+    guarded.admin.acl_log_reset()
+
+
+@pytest.mark.parametrize(
+    "arguments", ["redis://me:secret@host", "host", "redis://host --x", "redis://host --run *}:* "]
+)
+def test_hero_acl_refuses_what_it_cannot_use(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["acl", "--url", *arguments.split()]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and ("--url: give" in shown.err or "no such flag" in shown.err or "--run '*}" in shown.err)
