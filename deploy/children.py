@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
 RESTART_WINDOW_S = 300.0
 DRAIN_S = 40.0
 LAST_LINES = 15
+LOG_BYTES = 64 * 2**20
 
 log = structlog.get_logger("up")
 
@@ -37,7 +40,7 @@ class Child:
 
 
 class Children:
-    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`."""
+    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`, older output in `.log.1`."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -73,6 +76,18 @@ class Children:
             child.restarts.append(now)
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))
             child.process = _spawn(child.command, child.threads, child.cores, child.log_file)
+
+    def bound_logs(self) -> None:
+        """Moves a log that has grown large to `.log.1`; the child goes on in the emptied file, for it appends."""
+        for child in self._children.values():
+            if child.log_file.stat().st_size > LOG_BYTES:
+                older = child.log_file.with_suffix(".log.1")
+                try:
+                    shutil.copyfile(child.log_file, older)
+                except OSError as error:  # a full disk gets room, then
+                    log.warning("dropped a log that cannot be kept", log=str(child.log_file), why=str(error))
+                    older.unlink(missing_ok=True)
+                os.truncate(child.log_file, 0)
 
     def exit_code(self, name: str) -> int | None:
         return self._children[name].process.poll()

@@ -76,6 +76,7 @@ def run(settings: Sections) -> int:
             with watch.bar:
                 while not stop.is_set() and children.learner_lives():
                     children.restart_dead(broker.over)
+                    children.bound_logs()
                     watch.look()
                     stop.wait(LOOK_EVERY_S)
                 if stop.is_set():

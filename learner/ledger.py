@@ -120,7 +120,9 @@ class Ledger:
             if astray:
                 raise BooksError(f"tickets {sorted(astray)[:20]} are {what} in one book and not in the other")
         if counts["dropped"] != self.drops.total() or counts["issued"] != sum(counts[name] for name in NAMES):
-            raise BooksError(f"the books do not balance: {counts}, drops {dict(self.drops)}")
+            dropped = np.flatnonzero(self._state[: self.issued] == DROPPED).tolist()
+            told = f"{counts}, drops {dict(self.drops)}, the last dropped tickets {dropped[-20:]}"
+            raise BooksError(f"the books do not balance: {told}")
         return counts
 
     def dump(self) -> bytes:

@@ -23,10 +23,11 @@ WEIGHTS: dict[Kind, float] = {
 ONE_SERVER: tuple[Kind, ...] = ("fill_server", "cut", "delay")  # not where Sentinels or a cluster name the servers
 LOSSES: dict[Kind, float] = {"flush": 0.01, "empty_server": 0.01}
 WORKERS: tuple[Kind, ...] = ("kill", "term", "pause")
+LEARNER: dict[Kind, float] = {"kill": 0.8, "term": 0.1, "pause": 0.1}
 MEAN_PAUSE_S = 2.0  # between two faults
 MEAN_PAUSE_REAL_S = 15.0  # an actor with a real engine takes 10 s to start
 STOPPED_S = (0.5, 4.0)  # most are beyond the claim delay: the worker wakes up robbed
-STARTING_S = 15.0  # a learner that is killed at any second of its life, its start included
+STARTING_S = 15.0  # a learner that is met at any second of its life, its start included
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,14 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class LearnerEnd:
-    """When a learner is killed: after so many steps of its life and then some, or so many seconds after its start."""
+class LearnerFault:
+    """When a learner is met: after so many more steps and then some, or after so many seconds, its start included."""
 
+    kind: Kind
     steps: int | None
     seconds: float
+    stopped_s: float
+    """How long a pause lasts."""
 
 
 class Faults:
@@ -59,7 +63,7 @@ class Faults:
         """`weights`: how often each kind comes."""
         self._weights, self._mean_pause_s = weights, mean_pause_s
         self._random = random.Random(seed)
-        self._learner = random.Random(f"{seed}/learner")  # its steps decide when it dies
+        self._learner = random.Random(f"{seed}/learner")  # its steps decide when it is met
         self._workers = list(workers)
 
     def pause(self) -> float:
@@ -72,7 +76,9 @@ class Faults:
             return Fault(kind, "", self._random.uniform(0.5, 3.0))
         return Fault(kind, self._random.choice(self._workers), self._random.uniform(*STOPPED_S))
 
-    def learner_end(self) -> LearnerEnd:
+    def learner(self) -> LearnerFault:
+        kind = self._learner.choices(list(LEARNER), list(LEARNER.values()))[0]
+        stopped_s = self._learner.uniform(*STOPPED_S)
         if self._learner.random() < 0.25:
-            return LearnerEnd(None, self._learner.uniform(0.0, STARTING_S))
-        return LearnerEnd(self._learner.randint(1, 5), self._learner.uniform(0.0, 0.5))
+            return LearnerFault(kind, None, self._learner.uniform(0.0, STARTING_S), stopped_s)
+        return LearnerFault(kind, self._learner.randint(1, 5), self._learner.uniform(0.0, 0.5), stopped_s)

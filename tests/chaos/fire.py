@@ -105,8 +105,7 @@ class Fire:
             self._next = now + self.faults.pause()
             self._meet(self.faults.next())
         if self._learner_due(now):
-            self.counts["kill learner"] += 1
-            self.cluster.signal("learner", signal.SIGKILL)
+            self._meet_learner(now)
             self._plan_learner()
 
     def mend(self) -> None:
@@ -177,6 +176,13 @@ class Fire:
             self.server.lose()
             self._restarted = self._lost = time.monotonic()
 
+    def _meet_learner(self, now: float) -> None:
+        self.counts[f"{self._plan.kind} learner"] += 1
+        if self._plan.kind == "pause":
+            self._resume["learner"] = now + self._plan.stopped_s
+        numbers = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "pause": signal.SIGSTOP}
+        self.cluster.signal("learner", numbers[self._plan.kind])
+
     def _holds(self, name: str) -> bool:
         """Whether a worker has a message, seen within POLL_S: a scorer has one for milliseconds."""
         stage: Stage = "tickets" if name.startswith("actor") else "rollouts"
@@ -193,7 +199,7 @@ class Fire:
         self.client.config_set("maxmemory", limit_bytes)
 
     def _plan_learner(self) -> None:
-        self._plan = self.faults.learner_end()
+        self._plan = self.faults.learner()
         self._life_began, self._life_steps = time.monotonic(), self.steps.look()
         self._reached: float | None = None
 

@@ -1,0 +1,79 @@
+"""The processes of a run on this machine, as real children: their logs, their restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import ChildFailed
+from deploy import children
+from deploy.children import Children
+from tests.small_disk import SmallDisk
+from tests.until import until
+
+HELP = "Score a file of"
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
+
+
+def started(logs: Path, *arguments: str) -> Children:
+    """One child that is called scorer-0 and has ended."""
+    running = Children(logs)
+    running.start("scorer-0", list(arguments), threads=1)
+    until(lambda: running.exit_code("scorer-0") is not None, "end of the child", seconds=60)
+    return running
+
+
+@pytest.fixture
+def small_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(children, "LOG_BYTES", 1000)
+    yield
+
+
+@pytest.mark.usefixtures("small_logs")
+def test_a_log_that_grew_is_moved_and_its_child_goes_on_in_it(logs: Path) -> None:
+    running = started(logs, "score", "--help")
+    log, older = logs / "scorer-0.log", logs / "scorer-0.log.1"
+    first = log.read_text()
+    assert HELP in first and "deploy.cli score --help" in (logs / "scorer-0.cmd").read_text()
+    running.bound_logs()
+    assert (log.read_text(), older.read_text()) == ("", first)
+    running.restart_dead(lambda: False)
+    until(lambda: running.exit_code("scorer-0") is not None, "end of the child", seconds=60)
+    assert log.read_text() == first, "nothing stands before what it writes now"
+    with log.open("a") as file:
+        file.write("newer\n")
+    running.bound_logs()
+    assert older.read_text() == first + "newer\n" and log.stat().st_size == 0
+
+
+@pytest.mark.usefixtures("small_logs")
+def test_a_full_disk_keeps_no_older_log_and_gets_room(small_disk: SmallDisk) -> None:
+    running = started(small_disk.folder / "logs", "score", "--help")
+    small_disk.fill()
+    running.bound_logs()
+    assert {file.name for file in (small_disk.folder / "logs").iterdir()} == {"scorer-0.cmd", "scorer-0.log"}
+    assert (small_disk.folder / "logs" / "scorer-0.log").stat().st_size == 0
+
+
+def test_one_that_cannot_be_kept_alive_ends_with_its_last_words(logs: Path) -> None:
+    running = started(logs, "queue", "lag", "--run", "r", "--url", "nowhere")
+    with pytest.raises(ChildFailed, match=r"scorer-0 died 6 times, last with exit code 6:\n(.|\n)*none of redis://"):
+        for _ in range(20):
+            running.restart_dead(lambda: False)
+            until(lambda: running.exit_code("scorer-0") is not None, "end of the child", seconds=60)
+
+
+def test_who_leaves_a_run_that_is_over_stays_away(logs: Path) -> None:
+    running = started(logs, "score", "--help")
+    before = running.pids()
+    running.restart_dead(lambda: True)
+    assert running.pids() == before
+    running.restart_dead(lambda: False)
+    assert running.pids() != before
+    running.stop()
