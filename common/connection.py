@@ -31,6 +31,7 @@ SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 # What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
 _PASSING_KINDS = (ReadOnlyError, ClusterDownError, TryAgainError)
 _PASSING_CODES = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS")
+_NO_RIGHT = ("ACL failure in script", "The user executing the script can't")  # the latter by Redis 7.0
 KINDS = {
     "tickets": "stream",
     "rollouts": "stream",
@@ -175,7 +176,7 @@ class Connection(ABC):
         if isinstance(error, _PASSING_KINDS) or text.startswith(_PASSING_CODES):
             failure = BrokerUnavailable(f"the broker at {self.shown} cannot answer yet: {error}")
             return failure, "goes on when it has a primary again"
-        if isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure" in text:
+        if isinstance(error, redis.exceptions.NoPermissionError) or any(words in text for words in _NO_RIGHT):
             raise BrokerUnfit(
                 f"the user in broker.url has not the rights of its role at {self.shown}: {error}; see hero acl"
             ) from error

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from common.errors import ConfigError
 
-CONNECT = "+ping +info +time +select +command +client|setinfo +cluster|slots +script|load +script|exists"
+CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
 LEASES = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xgroup|delconsumer"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
 

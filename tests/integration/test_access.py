@@ -95,6 +95,7 @@ def test_a_run_needs_no_more_than_its_roles_have(guarded: Guarded, run_id: str, 
         guarded.admin.flushall()  # and whoever comes first makes the streams anew
         before = steps.look()
         until(lambda: cluster.mend() or steps.look() > before + 2, "step after the loss", seconds=60)
+        until(lambda: guarded.admin.exists(f"{{{run_id}}}:fence"), "learner that issues again", seconds=60)
         url = guarded.addresses["queue"]
         assert cli.main(["queue", "lag", "--run", run_id, "--url", url]) == 0
         left = cluster.drain(["scorer-0", "actor-0", "actor-1", "learner"], 60)
@@ -127,7 +128,16 @@ BEYOND: dict[str, list[str]] = {
     "queue": ["XADD {run}:scored * m x", "DEL {run}:tickets", TAKE.format("actors", "tickets")],
     "learner": [],
 }
-NOBODYS = ["FLUSHALL", "CONFIG SET maxmemory 1", "KEYS *", "ACL LIST", "SHUTDOWN", "EVAL return 0", "GET {theirs}:over"]
+NOBODYS = [
+    "FLUSHALL",
+    "CONFIG SET maxmemory 1",
+    "KEYS *",
+    "ACL LIST",
+    "CLIENT LIST",
+    "SHUTDOWN",
+    "EVAL return 0",
+    "GET {theirs}:over",
+]
 LEARNERS = [
     "SET {run}:fence 9",
     "SET {run}:policy x",
