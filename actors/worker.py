@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,6 +78,8 @@ class Actor:
         self._pulse = Every(1.0)
         self._reclaim = Every(settings.broker.claim_after_ms / 2000)
         self._waiting = Waiting("actor")
+        self._suspect: Delivery | None = None
+        """A ticket whose last delivery this is: it is sampled alone, should it be what ends engines."""
         self._retry_weights_at = 0.0
         self._told_missing = ""
         self._worst_difference = 0.0
@@ -173,15 +176,27 @@ class Actor:
         if self._policy is None:
             self._stop.wait(POLICY_POLL_S)
             return
+        if self._suspect:
+            if not self._engine.busy:
+                suspect, self._suspect = self._suspect, None
+                self._start(suspect)
+            return
         free = self._settings.actor.groups_in_flight - len(self._groups)
-        found: list[Delivery] = []
-        if self._reclaim.due():
-            broker = self._settings.broker
-            found = self._broker.claim("tickets", broker.claim_after_ms, broker.max_deliveries)
-        if free > 0 and time.monotonic() >= self._retry_weights_at:
-            found += self._broker.read("tickets", free, 0 if self._engine.busy else IDLE_BLOCK_MS)
-        for delivery in found:
-            if delivery.entry not in self._groups:
+        if free > 0 and self._reclaim.due():
+            self._reclaim_tickets(free)
+        elif free > 0 and time.monotonic() >= self._retry_weights_at:
+            for delivery in self._broker.read("tickets", free, 0 if self._engine.busy else IDLE_BLOCK_MS):
+                self._leases.hold([delivery])
+                self._start(delivery)
+
+    def _reclaim_tickets(self, free: int) -> None:
+        after_ms, most = self._settings.broker.claim_after_ms, self._settings.broker.max_deliveries
+        taken = self._broker.claim("tickets", after_ms, most, held=self._groups, count=free)
+        self._leases.hold(taken)
+        for delivery in taken:
+            if delivery.deliveries == most:
+                self._suspect = delivery
+            else:
                 self._start(delivery)
 
     def _start(self, delivery: Delivery) -> None:
@@ -198,13 +213,15 @@ class Actor:
                 max_tokens=ticket.max_tokens,
             )
         except ValueError as error:  # this prompt can never be sampled here
-            self._broker.bury(delivery, str(error), "")
+            self._leases.release([delivery])
+            self._broker.bury(delivery, str(error), traceback.format_exc())
             return
         self._groups.start(delivery)
-        self._leases.hold([delivery])
 
     def _sample(self) -> None:
         for entry in self._leases.lost():
+            if self._suspect and self._suspect.entry == entry:
+                self._suspect = None
             if self._groups.give_up(entry):
                 log.warning("lease lost, group given up", entry=entry)
                 self._engine.abort([entry])

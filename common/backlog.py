@@ -75,6 +75,11 @@ class Backlog(DeadLetters):
                 )
         return found
 
+    def used(self) -> float:
+        """Share of its memory that the fullest server of the broker uses; 0 where there is no limit."""
+        shares = [i["used_memory"] / i["maxmemory"] for i in self._servers() if i.get("maxmemory")]
+        return max(shares, default=0.0)
+
     def forget(self, idle_s: float) -> None:
         """Deletes the consumers and heartbeats of processes that were not heard of for so long and hold nothing."""
         for stage, group in GROUPS.items():

@@ -5,6 +5,7 @@ Beside `common.server`, only this module and what builds on its class speak Redi
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -26,11 +27,13 @@ from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
 
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 CHECK_PAUSE_S = 0.3  # between the tries at start: a connection that was cut, a server that is restarted
+STOPPING_S = 5.0  # a connection that is cut while a worker drains; a server that is gone for good must not hold it
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
 # What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
 _PASSING_KINDS = (ReadOnlyError, ClusterDownError, TryAgainError)
 _PASSING_CODES = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS")
+_LOST = ("NOGROUP", "no such key", "key no longer exists")  # the last one ends a blocked read of Redis 7.0
 _NO_RIGHT = ("ACL failure in script", "The user executing the script can't")  # the latter by Redis 7.0
 KINDS = {
     "tickets": "stream",
@@ -133,19 +136,20 @@ class Connection(ABC):
         return version
 
     def _wait_for(self, what: str, call: Callable[[], R], raises: tuple[type[BrokerUnavailable], ...] = ()) -> R:
-        """Result of `call`; waits while the server is away or full, as long as nobody asked us to stop.
+        """Result of `call`; waits while the server is away or full: STOPPING_S at most once somebody asked us to stop.
 
         It is called again then: scripts are idempotent, and a read that is repeated leaves a lease behind.
         What is in `raises` is raised instead of waited for.
         """
         since = time.monotonic()
+        ends = math.inf
         said = False
         pause = 0.05
         while True:
             try:
                 result = call()
             except redis.ResponseError as error:
-                if "NOGROUP" in str(error) or "no such key" in str(error):
+                if any(words in str(error) for words in _LOST):
                     self._prepare()  # the broker lost its data; the learner will issue again what is missing
                     continue
                 failure, remedy = self._passing(error)
@@ -156,12 +160,14 @@ class Connection(ABC):
                 if said:
                     log.info("wait over", waited_for=what, seconds=round(time.monotonic() - since, 1))
                 return result
-            if isinstance(failure, raises) or self.stop.is_set():
+            if self.stop.is_set():
+                ends = min(ends, time.monotonic() + STOPPING_S)
+            if isinstance(failure, raises) or time.monotonic() > ends:
                 raise failure
             if not said and time.monotonic() - since > SAY_AFTER_S:
                 said = True
                 log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
-            self.stop.wait(pause)
+            (self.stop.wait if ends == math.inf else time.sleep)(pause)
             pause = min(2 * pause, 1.0)
 
     def _passing(self, error: redis.ResponseError) -> tuple[BrokerUnavailable, str]:
@@ -208,6 +214,10 @@ class Connection(ABC):
         if self._told.get(key) != why:
             self._told[key] = why
             log.warning("passed over: none of ours", key=self.key(key), why=why)
+
+    def _servers(self) -> list[dict[str, Any]]:
+        """INFO of every server that holds data."""
+        return self._wait_for("info", lambda: infos(self._redis))
 
     def _do(self, command: str, *args: Any, **kwargs: Any) -> Any:
         """One command of the client; its first argument, usually a key, says in the log what is waited for."""

@@ -19,6 +19,7 @@ class Leases:
 
     def __init__(self, broker: Broker, claim_after_ms: int) -> None:
         self._broker = broker
+        self._claim_after_ms = claim_after_ms
         self._pause_s = claim_after_ms / 3000
         self._held: dict[str, Delivery] = {}
         self._lost: set[str] = set()
@@ -43,8 +44,13 @@ class Leases:
         return lost
 
     def close(self) -> None:
+        """Hands back what is still held, so that others need not wait for the leases to run out."""
         self._closing.set()
         self._thread.join(5)
+        try:
+            self._broker.release(list(self._held.values()), self._claim_after_ms)
+        except HeroError as error:
+            log.warning("not handed back: the leases run out", held=len(self._held), why=str(error))
 
     def _keep(self) -> None:
         while not self._closing.wait(self._pause_s):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -29,6 +29,8 @@ NEXT: dict[Stage, Stage] = {"tickets": "rollouts", "rollouts": "scored"}
 EXPECTED: dict[Stage, type] = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
 
 REMOVED_TOGETHER = 10_000  # a server takes a million arguments and no more
+LISTED = 10_000  # pending messages, without what they say
+CLAIMED_TOGETHER = 64  # half a megabyte each, at worst more: a reply must come within the client's timeout
 
 _WHOLE = re.compile(rb"0|[1-9][0-9]{0,14}")
 _OPEN = re.compile(rb"(0|[1-9][0-9]{0,14}) (tickets|rollouts|scored|dead) ([1-9][0-9]{0,8})")  # id, stage, attempt
@@ -104,23 +106,33 @@ class Broker(Backlog):
         streams = raw.items() if isinstance(raw, dict) else raw or []
         return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]
 
-    def claim(self, stage: Stage, min_idle_ms: int, max_deliveries: int) -> list[Delivery]:
-        """Takes over every message whose lease ran out; one that failed too often goes to the dead letters."""
-        key, group, cursor = self.key(stage), GROUPS[stage], "0-0"
-        taken: list[Delivery] = []
-        while True:
-            reply = self._do("xautoclaim", key, group, self.consumer, min_idle_ms, start_id=cursor, count=100)
-            cursor = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
-            for entry, fields in reply[1]:
-                pending = self._do("xpending_range", key, group, min=entry, max=entry, count=1)
-                deliveries = int(pending[0]["times_delivered"]) if pending else 1
-                for delivery in self._deliveries(stage, [(entry, fields)], deliveries):
-                    if deliveries > max_deliveries:
-                        self.bury(delivery, f"given up after {deliveries - 1} deliveries", "")
-                    else:
-                        taken.append(delivery)
-            if cursor == "0-0":  # an empty reply with another cursor is not the end
-                return taken
+    def claim(
+        self,
+        stage: Stage,
+        min_idle_ms: int,
+        max_deliveries: int,
+        *,
+        held: Container[str] = (),
+        count: int = LISTED,
+    ) -> list[Delivery]:
+        """Takes over at most `count` messages whose lease ran out; one that failed too often goes to the dead letters.
+
+        What is `held` by the caller did not fail, however long the broker was away: its lease is renewed elsewhere.
+        One whose last delivery this is comes alone: should it end its worker once more, it takes no other along.
+        """
+        found = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, idle=min_idle_ms)
+        times = {e["message_id"].decode(): e["times_delivered"] for e in found}
+        due = [entry for entry in times if entry not in held]
+        last = [entry for entry in due if times[entry] + 1 == max_deliveries]
+        chosen = [entry for entry in due if entry not in last][:count] or last[:1]
+        taken = []
+        for delivery in self._taken_over(stage, chosen, min_idle_ms):
+            deliveries = times[delivery.entry] + 1
+            if deliveries > max_deliveries:
+                self.bury(delivery, f"given up after {deliveries - 1} deliveries", "")
+            else:
+                taken.append(replace(delivery, deliveries=deliveries))
+        return taken
 
     def inherit(self, stage: Stage, min_idle_ms: int) -> list[Delivery]:
         """Takes over what other consumers left lying, and nothing of one's own, however long that lies."""
@@ -129,21 +141,26 @@ class Broker(Backlog):
         for other in self._do("xinfo_consumers", key, group):
             if other["name"] == self.consumer.encode() or not other["pending"]:
                 continue
-            left = self._do("xpending_range", key, group, "-", "+", 1000, consumername=other["name"], idle=min_idle_ms)
-            taken += self._taken_over(stage, [entry["message_id"] for entry in left], min_idle_ms)
+            left = self._do(
+                "xpending_range", key, group, "-", "+", LISTED, consumername=other["name"], idle=min_idle_ms
+            )
+            taken += self._taken_over(stage, [entry["message_id"].decode() for entry in left], min_idle_ms)
         return taken
 
     def missed(self, stage: Stage, held: Container[str]) -> list[Delivery]:
         """What the server counts as ours and we do not hold: its reply was lost on the way."""
-        mine = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", 10_000, consumername=self.consumer)
-        return self._taken_over(stage, [e["message_id"] for e in mine if e["message_id"].decode() not in held], 0)
+        mine = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, consumername=self.consumer)
+        entries = [entry["message_id"].decode() for entry in mine]
+        return self._taken_over(stage, [entry for entry in entries if entry not in held], 0)
 
-    def _taken_over(self, stage: Stage, entries: Sequence[bytes], min_idle_ms: int) -> list[Delivery]:
+    def _taken_over(self, stage: Stage, entries: Sequence[str], min_idle_ms: int) -> list[Delivery]:
         """Pending entries, delivered to us once more."""
-        if not entries:
-            return []
-        claimed = self._do("xclaim", self.key(stage), GROUPS[stage], self.consumer, min_idle_ms, entries)
-        return self._deliveries(stage, claimed, 2)
+        taken = []
+        for start in range(0, len(entries), CLAIMED_TOGETHER):
+            part = entries[start : start + CLAIMED_TOGETHER]
+            claimed = self._do("xclaim", self.key(stage), GROUPS[stage], self.consumer, min_idle_ms, part)
+            taken += self._deliveries(stage, claimed, 2)
+        return taken
 
     def _deliveries(self, stage: Stage, entries: Sequence[Any], deliveries: int) -> list[Delivery]:
         good = []
@@ -216,6 +233,12 @@ class Broker(Backlog):
             entries = [d.entry for d in deliveries if d.stage == stage]
             mine |= {e.decode() for e in self._script("renew", [stage], [GROUPS[stage], self.consumer, *entries])}
         return mine
+
+    def release(self, deliveries: Sequence[Delivery], idle_ms: int) -> None:
+        """Hands back what is not worked on any more: idle for so long, as others see it, and not failed."""
+        for stage in {d.stage for d in deliveries}:
+            entries = [d.entry for d in deliveries if d.stage == stage]
+            self._script("release", [stage], [GROUPS[stage], self.consumer, idle_ms, *entries])
 
     def bury(self, delivery: Delivery, reason: str, trace: str) -> None:
         """Gives a message up: dead-letter stream, acknowledged, ticket marked dead."""

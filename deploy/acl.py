@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from common.errors import ConfigError
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
-LEASES = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xgroup|delconsumer"
+LEASES = "+xreadgroup +xack +xclaim +xpending +xgroup|delconsumer"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
 
 

@@ -84,13 +84,22 @@ def save(root: Path, incarnation: int, step: int, write: Callable[[Path], None],
 
 
 def latest(root: Path) -> Checkpoint | None:
-    """The newest whole checkpoint under `root`, or None; a torn one is passed over and logged."""
-    for (incarnation, step, _), folder in sorted(_folders(root), reverse=True):
+    """The newest whole checkpoint under `root`, or None; a torn one is passed over and logged.
+
+    Raises CheckpointError when there are some and none is whole: to begin anew would throw away what they were.
+    """
+    found = sorted(_folders(root), reverse=True)
+    for (incarnation, step, _), folder in found:
         try:
             _verify(folder, step)
             return Checkpoint(incarnation, step, folder, (folder / "state").read_bytes())
         except (CheckpointError, OSError) as error:
             log.warning("torn checkpoint passed over", folder=str(folder), reason=str(error))
+    if found:
+        raise CheckpointError(
+            f"none of the {len(found)} checkpoints under {root} is whole, the log says why; put one back, or move them "
+            "away to train from the beginning"
+        )
     return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgpack
 import structlog
 
-from common.errors import CheckpointError
+from common.errors import BrokerUnavailable, CheckpointError
 from common.settings import Sections
 from common.streams import Broker
 from learner import checkpoint
@@ -43,6 +43,7 @@ class Committer:
         self._options = settings.learner
         self._settled: list[tuple[int, int, str]] = []
         self._settled_bytes = 0
+        self._sigma: float | None = None
         self._step = 0
         self._last = time.monotonic()
 
@@ -50,6 +51,11 @@ class Committer:
     def settled(self) -> int:
         """Number of settled results that wait for the next commit."""
         return len(self._settled)
+
+    @property
+    def ids(self) -> set[int]:
+        """The tickets that close with the next commit."""
+        return {id for id, _, _ in self._settled}
 
     @property
     def entries(self) -> set[str]:
@@ -78,7 +84,7 @@ class Committer:
         state = msgpack.packb(
             {
                 "run": self._broker.run,
-                "sigma_bar": self._broker.sigma_bar(),
+                "sigma_bar": self._keep_sigma(),
                 "ledger": ledger.dump(),
             }
         )
@@ -92,6 +98,18 @@ class Committer:
         self._broker.trim()
         log.info("checkpoint", step=step, seconds=round(time.monotonic() - started, 2))
 
+    def _keep_sigma(self) -> float | None:
+        """sigma_bar, or what it was when the broker has lost it (and learns it again) or is away for good."""
+        try:
+            sigma_bar = self._broker.sigma_bar()
+            if sigma_bar is None:
+                self._broker.restore_sigma(self._sigma)
+            else:
+                self._sigma = sigma_bar
+        except BrokerUnavailable:  # told to stop, and nobody answers: the checkpoint needs none
+            pass
+        return self._sigma
+
     def restore(self) -> Committed | None:
         """Loads the newest whole checkpoint into policy and broker; None without one. CheckpointError if foreign."""
         found = checkpoint.latest(self._folder)
@@ -103,6 +121,7 @@ class Committer:
             raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
         ledger = Ledger.restored(state["ledger"])
         self._step = found.step
-        self._broker.restore_sigma(state["sigma_bar"])
+        self._sigma = state["sigma_bar"]
+        self._broker.restore_sigma(self._sigma)
         log.info("resumed", checkpoint=str(found.folder), step=self._step, **ledger.counts())
         return Committed(self._step, found.incarnation, ledger)

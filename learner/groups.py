@@ -33,15 +33,31 @@ class Order:
         )
 
 
-def drop_reason(group: Scored, step: int, max_staleness: int, order: Order) -> str | None:
+@dataclass(frozen=True)
+class Branch:
+    """What the learner trains on since its start; what an older one did beyond `begun_at` was left."""
+
+    incarnation: int
+    begun_at: int
+    """The step that it resumed from."""
+
+    def has_left(self, incarnation: int, step: int) -> bool:
+        return incarnation < self.incarnation and step > self.begun_at
+
+
+def drop_reason(group: Scored, step: int, max_staleness: int, order: Order, branch: Branch) -> str | None:
     """Why a group may not be trained on at `step`; None if it may.
 
-    A step ahead of the learner's is of a branch that was left, and bounded like one behind it.
+    Every token of it must be of a policy within the bound; one that is ahead of the learner's is of a branch that was
+    left, and bounded like one behind it.
     """
     if not order.fits(group):
         return "not_as_ordered"
-    if abs(step - group.oldest_step) > max_staleness:
-        return "stale" if group.oldest_step <= step else "abandoned_branch"
+    versions = {(incarnation, of) for c in group.rollout.completions for _, incarnation, of in c.versions}
+    versions = versions or {(group.ticket.incarnation, group.ticket.step)}
+    if any(abs(step - of) > max_staleness for _, of in versions):
+        left = any(of > step or branch.has_left(incarnation, of) for incarnation, of in versions)
+        return "abandoned_branch" if left else "stale"
     if not any(len(completion.ids) for completion in group.rollout.completions):
         return "empty"
     return None

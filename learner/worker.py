@@ -19,7 +19,7 @@ from common.tasks import Problem
 from common.waiting import Waiting
 from learner.advantage import advantages
 from learner.commit import Committer
-from learner.groups import Order, drop_reason, payload_bytes, sequences
+from learner.groups import Branch, Order, drop_reason, payload_bytes, sequences
 from learner.issuer import Issuer
 from learner.ledger import Ledger
 from learner.metrics import batch_metrics
@@ -35,6 +35,8 @@ from learner.tickets import most_between_commits
 
 BLOCK_MS = 50
 DRAIN_S = 600.0  # for the step at hand and its checkpoint
+LEARNERS_DELIVERIES = 10  # times broker.max_deliveries: it holds groups for whole checkpoints, and dies of other things
+HIGH_WATER = 0.8  # of the broker's memory: beyond it nobody waits for groups before what is settled is committed
 FORGET_S = 600.0  # a process that is gone is listed for so long
 
 log = structlog.get_logger("learner")
@@ -92,9 +94,11 @@ class Learner:
         self._ledger = Ledger()
         self._step = 0
         self._incarnation = 0
+        self._branch = Branch(0, 0)
         self._ready: list[Delivery] = []
         self._reconcile = Every(10.0)
         self._pulse = Every(1.0)
+        self._high_water = Every(1.0)
 
     def start(self) -> None:
         """Fences older learners off, restores the last checkpoint, takes over what they left, publishes."""
@@ -104,13 +108,15 @@ class Learner:
             self._ledger, self._step = found.ledger, found.step
             if self._incarnation <= found.incarnation:  # the broker is a new one
                 self._incarnation = self._broker.take_over(above=found.incarnation)
+        self._branch = Branch(self._incarnation, self._step)
         o = self._options
         reach = most_between_commits(o.groups_per_step, o.max_staleness, o.checkpoint_every_steps)
         self._reconciler.adopt(self._ledger, self._incarnation, reach)
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
         self._publisher.publish(self._incarnation, self._step)
-        for delivery in self._broker.claim("scored", 0, max_deliveries=2**31):
+        most = LEARNERS_DELIVERIES * self._settings.broker.max_deliveries
+        for delivery in self._broker.claim("scored", 0, most):
             self._admit(delivery)
 
     def loop(self) -> None:
@@ -140,8 +146,12 @@ class Learner:
                 "backlog": self._broker.backlog(),
             },
         )
-        for delivery in self._broker.read("scored", missing, BLOCK_MS):
+        came = self._broker.read("scored", missing, BLOCK_MS)
+        for delivery in came:
             self._admit(delivery)
+        if not came and self._committer.settled and self._high_water.due() and self._broker.used() > HIGH_WATER:
+            log.info("the broker is nearly full: what is settled makes room", settled=self._committer.settled)
+            self._commit()
 
     def _admit(self, delivery: Delivery) -> None:
         """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
@@ -169,7 +179,7 @@ class Learner:
         """Drops what is too old to train on, however it came to be: the staleness bound is kept here."""
         for delivery in list(self._ready):
             group = _scored(delivery)
-            reason = drop_reason(group, self._step, self._options.max_staleness, self._order)
+            reason = drop_reason(group, self._step, self._options.max_staleness, self._order, self._branch)
             if reason:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)

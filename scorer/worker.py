@@ -90,10 +90,12 @@ class Scorer:
     def loop(self) -> None:
         while not self._stop.is_set() and not (self._pulse.due() and self._over()):
             taken: list[Delivery] = []
+            most = self._settings.scorer.batch_groups
             if self._reclaim.due():
                 broker = self._settings.broker
-                taken = self._broker.claim("rollouts", broker.claim_after_ms, broker.max_deliveries)
-            taken += self._broker.read("rollouts", self._settings.scorer.batch_groups, 0 if taken else BLOCK_MS)
+                taken = self._broker.claim("rollouts", broker.claim_after_ms, broker.max_deliveries, count=most)
+            if not taken:
+                taken = self._broker.read("rollouts", most, BLOCK_MS)
             if taken:
                 self._waiting.over()
             else:

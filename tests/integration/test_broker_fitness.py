@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from common import address
+from common import address, connection
 from common.connection import BrokerFull
 from common.errors import BrokerUnavailable, BrokerUnfit
 from common.server import LocalServer
 from common.streams import Broker
+from tests.chaos.proxy import Proxy
 from tests.make import rollout, ticket
 from tests.small_disk import SmallDisk
 
@@ -181,6 +182,7 @@ def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pyt
     # Given a worker that talks to a server behind a partition: its connections are taken, and nothing comes back
     monkeypatch.setattr(address, "READ_TIMEOUT_S", 1)
     monkeypatch.setattr(address, "CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(connection, "STOPPING_S", 0.5)
     stop = threading.Event()
     ended: list[BaseException] = []
 
@@ -198,7 +200,7 @@ def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pyt
         assert worker.is_alive()
         # When it is told to stop
         stop.set()
-        worker.join(2.5)
+        worker.join(4)
         # Then it does not try on for minutes
         assert not worker.is_alive() and "no broker answers" in str(ended[0])
 
@@ -227,3 +229,27 @@ def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: Loc
     finally:
         broker._redis.config_set("maxmemory", "256mb")
     assert not worker.is_alive() and isinstance(ended[0], BrokerFull)
+
+
+def test_a_connection_that_is_cut_does_not_end_a_drain(
+    broker: Broker, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that was told to stop and has a result left
+    proxy = Proxy(tmp_path / "p", Path(server.url.removeprefix("unix://")))
+    stop = threading.Event()
+    draining = Broker(proxy.url, broker.run, "test", stop=stop)
+    broker.issue(ticket(broker.run, 0, incarnation=broker.take_over()))
+    [order] = draining.read("tickets", 1, 100)
+    stop.set()
+    # When its connection is cut while it hands over
+    proxy.cut()
+    draining.hand_over(order, rollout(order.ticket))
+    # Then the result is there all the same
+    assert broker.open_tickets() == {0: ("rollouts", 1)}
+    # And a server that is gone for good holds it for a bounded time
+    proxy.close()
+    monkeypatch.setattr(connection, "STOPPING_S", 0.3)
+    (tmp_path / "p").unlink()
+    draining._redis.connection_pool.disconnect()
+    with pytest.raises(BrokerUnavailable, match="no broker answers"):
+        draining.sigma_bar()

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import structlog
 
 from common import weights
-from common.errors import CheckpointError, DiskFull, Fenced
+from common.errors import BrokerUnavailable, CheckpointError, DiskFull, Fenced
+from common.lifecycle import Every
 from common.schema import Rollout, Scored, Ticket, pack
 from common.streams import Broker, Delivery
 from common.weights import verified
@@ -512,3 +514,63 @@ def test_the_record_of_a_checkpoint_makes_its_weights_again_bit_for_bit(bench: B
     # And it would show: one group trained into another step
     groups[0], groups[11] = groups[11], groups[0]
     assert differing(bench.settings(6), found, groups) != []
+
+
+def test_a_nearly_full_broker_is_relieved_before_anybody_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a learner that has trained, is not due for a checkpoint, and waits for groups that do not come
+    learner = bench.learner(steps=9)
+    learner.start()
+    player = bench.play()
+    until(lambda: learner._issue() or learner._gather() or len(learner._ready) == GROUPS, "groups")
+    learner._train()
+    player.end()
+    until(lambda: learner._gather() or not bench.broker.backlog()["scored"]["lag"], "the others")
+    learner._ready = []
+    before = learner._committer.settled
+    assert before == GROUPS
+    learner._gather()
+    assert learner._committer.settled == before, "there is room"
+    # When the broker is nearly full, then what is settled makes room
+    monkeypatch.setattr(learner._broker, "used", lambda: 0.81)
+    learner._high_water = Every(0.0)
+    learner._gather()
+    assert learner._committer.settled == 0
+    found = checkpoint.latest(bench.folder / "checkpoints")
+    assert found and found.step == 1
+
+
+def test_sigma_bar_outlives_the_broker_s_memory(bench: Bench) -> None:
+    learner = bench.learner(steps=9)
+    learner.start()
+    bench.broker._redis.set(bench.broker.key("sigma"), "0.25")
+    learner._commit()
+    bench.broker._redis.delete(bench.broker.key("sigma"))
+    learner._commit()
+    assert bench.broker.sigma_bar() == 0.25, "it is not learned anew from one group"
+    # And without any broker the checkpoint is written with it
+    learner._stop.set()
+    learner._broker.sigma_bar = lambda: (_ for _ in ()).throw(BrokerUnavailable("away"))  # type: ignore[method-assign]
+    learner._step = 1
+    learner._commit()
+    found = checkpoint.latest(bench.folder / "checkpoints")
+    assert found and found.step == 1 and msgpack.unpackb(found.state)["sigma_bar"] == 0.25
+
+
+def test_a_dead_ticket_is_closed_by_whoever_comes_after_its_book_keeper(bench: Bench) -> None:
+    # Given a learner that booked a dead ticket, made that durable, and died before it closed it
+    first = bench.learner(steps=9)
+    first.start()
+    first._issue()
+    [order] = bench.broker.read("tickets", 1, 100)
+    bench.broker.bury(order, "why", "")
+    first._reconciler.collect_dead(first._ledger)
+    first._broker.close = lambda *_: None  # type: ignore[method-assign]
+    first._commit()
+    assert bench.broker.open_tickets()[order.ticket.id][0] == "dead"
+    # Then the next one closes it with its first commit
+    second = bench.learner(steps=9)
+    second.start()
+    second._compare_books()
+    second._commit()
+    assert order.ticket.id not in bench.broker.open_tickets()
+    assert second._ledger.audit()["dead_lettered"] == 1

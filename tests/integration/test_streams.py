@@ -14,8 +14,9 @@ from common.connection import BrokerFull
 from common.errors import Fenced
 from common.schema import Policy, Ticket, unpack
 from common.server import LocalServer
-from common.streams import Broker
+from common.streams import Broker, Delivery
 from tests.make import rollout, scored, ticket
+from tests.until import until
 
 
 def second(broker: Broker) -> Broker:
@@ -107,6 +108,77 @@ def test_a_message_that_keeps_failing_is_buried_with_its_reason(broker: Broker) 
     [(_, letter)] = broker.dead_letters()
     assert (letter.id, letter.stage) == (0, "tickets") and "3 deliveries" in letter.reason
     assert broker.open_tickets() == {0: ("dead", 1)}
+
+
+def test_the_last_delivery_of_a_message_is_alone(broker: Broker) -> None:
+    # Given three tickets of which one ends its worker, whoever takes it along
+    issue(broker, 3)
+    worker, lives = broker, 0
+    worker.read("tickets", 8, 100)
+    done: list[int] = []
+    while len(done) < 2 and lives < 20:
+        lives += 1
+        worker = Broker(broker.url, broker.run, "next")
+        taken = worker.claim("tickets", 0, 3)
+        for delivery in [] if 1 in {d.ticket.id for d in taken} else taken:
+            worker.hand_over(delivery, rollout(delivery.ticket))
+            done.append(delivery.ticket.id)
+    # Then the others are worked on, and it is given up
+    assert sorted(done) == [0, 2] and broker.claim("tickets", 0, 3) == []
+    assert [letter.id for _, letter in broker.dead_letters()] == [1]
+
+
+def test_what_is_held_has_not_failed(broker: Broker) -> None:
+    issue(broker, 3)
+    held = {d.entry for d in broker.read("tickets", 2, 100)}
+    for _ in range(5):
+        assert broker.claim("tickets", 0, 3, held=held) == []
+    assert [d.deliveries for d in broker.claim("tickets", 0, 3)] == [2, 2], "nobody held them, and they count"
+    assert broker.dead_letters() == []
+
+
+def test_no_more_is_claimed_than_there_is_room_for(broker: Broker) -> None:
+    issue(broker, 70)
+    broker.read("tickets", 70, 100)
+    other = Broker(broker.url, broker.run, "other")
+    assert [d.ticket.id for d in other.claim("tickets", 0, 9, count=2)] == [0, 1]
+    assert len(other.claim("tickets", 0, 9)) == 70, "in several replies"
+
+
+def test_what_is_handed_back_is_free_at_once_and_has_not_failed(broker: Broker) -> None:
+    issue(broker, 3)
+    held = broker.read("tickets", 3, 100)
+    other = Broker(broker.url, broker.run, "other")
+    [stolen] = [d for d in other.claim("tickets", 0, 9, count=1)]
+    broker.release(held, 60_000)
+    taken = other.claim("tickets", 60_000, 9, held={stolen.entry})
+    assert [(d.ticket.id, d.deliveries) for d in taken] == [(1, 1), (2, 1)], "but not what is another's by now"
+    assert other.renew([stolen, *taken]) == {d.entry for d in held}
+
+
+def test_a_read_goes_on_when_the_stream_is_deleted_under_it(broker: Broker) -> None:
+    issue(broker)
+    broker.read("tickets", 1, 100)
+    found: list[list[Delivery]] = []
+    reading = threading.Thread(
+        target=lambda: found.append(Broker(broker.url, broker.run, "r").read("tickets", 1, 2000))
+    )
+    reading.start()
+    until(lambda: broker._redis.info("clients")["blocked_clients"], "blocked read")
+    broker._redis.delete(broker.key("tickets"))
+    reading.join(10)
+    assert found == [[]]
+
+
+def test_how_full_the_broker_is(broker: Broker) -> None:
+    assert 0 < broker.used() < 0.5
+    try:
+        broker._redis.config_set("maxmemory", "1mb")
+        assert broker.used() > 0.8
+        broker._redis.config_set("maxmemory", "0")
+        assert broker.used() == 0
+    finally:
+        broker._redis.config_set("maxmemory", "256mb")
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\x00", b"\x81\xa1v\x02", b"\x91" * 5000])

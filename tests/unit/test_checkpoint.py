@@ -63,6 +63,14 @@ def test_the_same_step_again_is_newer_and_never_replaces(tmp_path: Path) -> None
     assert steps(tmp_path) == ["step-00000003-v1.1", "step-00000003-v1.2"]
 
 
+def test_nothing_begins_anew_over_checkpoints_that_are_all_torn(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, 1, step, write, b"", keep=2)
+        (tmp_path / f"step-{step:08d}-v1" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints under .* is whole"):
+        checkpoint.latest(tmp_path)
+
+
 def _cut(folder: Path) -> None:
     os.truncate(folder / "policy" / "nested" / "weights", 500)
 

@@ -7,23 +7,53 @@ import dataclasses
 import numpy as np
 import pytest
 
-from learner.groups import Order, drop_reason, payload_bytes, sequences
+from learner.groups import Branch, Order, drop_reason, payload_bytes, sequences
 from tests.make import rollout, scored, ticket
 
 ORDER = Order(vocabulary=5, prompt_tokens=5, completion_tokens=4, temperature=1.0)
 
 
+BRANCH = Branch(incarnation=2, begun_at=4)
+
+
 @pytest.mark.parametrize(
-    ("made_at", "reason"),
-    [(2, "stale"), (3, None), (5, None), (7, None), (8, "abandoned_branch")],
+    ("versions", "reason"),
+    [
+        ([(2, 2)], "stale"),
+        ([(2, 3)], None),
+        ([(2, 5)], None),
+        ([(1, 3)], None),  # before this learner resumed
+        ([(1, 7)], None),  # of the branch that was left, and within the bound
+        ([(1, 8)], "abandoned_branch"),
+        ([(1, 2)], "stale"),  # what both branches have in common
+        ([(1, 4), (2, 5)], None),  # its policy changed while it was sampled
+        ([(2, 2), (2, 5)], "stale"),  # one token is enough
+        ([(2, 4), (1, 8)], "abandoned_branch"),
+        ([(1, 8), (2, 4)], "abandoned_branch"),
+        ([(1, 5), (1, 2)], "abandoned_branch"),
+    ],
 )
-def test_a_group_is_trained_within_the_staleness_bound(made_at: int, reason: str | None) -> None:
-    group = scored(rollout(ticket(), step=made_at))
-    assert drop_reason(group, step=5, max_staleness=2, order=ORDER) == reason
+def test_every_token_of_a_group_is_within_the_staleness_bound(
+    versions: list[tuple[int, int]], reason: str | None
+) -> None:
+    made = rollout(ticket(), tokens=len(versions))
+    runs = [(1, incarnation, step) for incarnation, step in versions]
+    made = dataclasses.replace(made, completions=[dataclasses.replace(made.completions[0], versions=runs)])
+    assert drop_reason(scored(made), step=5, max_staleness=2, order=ORDER, branch=BRANCH) == reason
+
+
+def test_a_group_of_a_left_branch_that_grew_old_says_so() -> None:
+    group = scored(rollout(ticket(incarnation=1), step=5))
+    assert drop_reason(group, 6, 2, ORDER, Branch(incarnation=1, begun_at=4)) is None
+    assert drop_reason(group, 8, 2, ORDER, Branch(incarnation=1, begun_at=4)) == "stale"
+    assert drop_reason(group, 8, 2, ORDER, Branch(incarnation=2, begun_at=4)) == "abandoned_branch"
 
 
 def test_a_group_without_a_single_token_is_empty() -> None:
-    assert drop_reason(scored(rollout(ticket(), tokens=0)), step=0, max_staleness=1, order=ORDER) == "empty"
+    assert (
+        drop_reason(scored(rollout(ticket(), tokens=0)), step=0, max_staleness=1, order=ORDER, branch=Branch(1, 0))
+        == "empty"
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,8 +63,8 @@ def test_a_group_without_a_single_token_is_empty() -> None:
 )
 def test_a_group_that_nobody_ordered_is_not_trained_on(changes: dict[str, int]) -> None:
     group = scored(rollout(ticket()))
-    assert drop_reason(group, 0, 1, ORDER) is None
-    assert drop_reason(group, 0, 1, dataclasses.replace(ORDER, **changes)) == "not_as_ordered"
+    assert drop_reason(group, 0, 1, ORDER, Branch(1, 0)) is None
+    assert drop_reason(group, 0, 1, dataclasses.replace(ORDER, **changes), Branch(1, 0)) == "not_as_ordered"
 
 
 def test_one_sequence_per_completion_that_has_tokens() -> None:
