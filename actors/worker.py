@@ -103,7 +103,9 @@ class Actor:
         self._engine.close()
 
     def _over(self) -> bool:
-        if self._policy is None:
+        if self._told_missing:
+            self._waiting.on("the weights of the newest policy", until=f"they can be loaded: {self._told_missing}")
+        elif self._policy is None:
             self._waiting.on("the first policy", until="the learner announces one: is it alive?")
         elif not self._engine.busy:
             self._waiting.on("tickets", until="the learner issues some: is it alive, are its groups scored?")

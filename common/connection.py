@@ -135,6 +135,10 @@ class Connection(ABC):
             raise BrokerUnfit(f"the broker at {self.shown} is a {info.get('role')}; connect to the primary")
         return version
 
+    @abstractmethod
+    def _tell_full(self, what: str, seconds: float, until: str) -> None:
+        """Says in the heartbeat that this process waits for room."""
+
     def _wait_for(self, what: str, call: Callable[[], R], raises: tuple[type[BrokerUnavailable], ...] = ()) -> R:
         """Result of `call`; waits while the server is away or full: STOPPING_S at most once somebody asked us to stop.
 
@@ -143,7 +147,7 @@ class Connection(ABC):
         """
         since = time.monotonic()
         ends = math.inf
-        said = False
+        say_at, said = since + SAY_AFTER_S, False
         pause = 0.05
         while True:
             try:
@@ -164,9 +168,12 @@ class Connection(ABC):
                 ends = min(ends, time.monotonic() + STOPPING_S)
             if isinstance(failure, raises) or time.monotonic() > ends:
                 raise failure
-            if not said and time.monotonic() - since > SAY_AFTER_S:
-                said = True
-                log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
+            if time.monotonic() > say_at:
+                if not said:
+                    log.warning("waiting for the broker", doing=what, why=str(failure), until=remedy)
+                say_at, said = time.monotonic() + SAY_AFTER_S, True
+                if isinstance(failure, BrokerFull):
+                    self._tell_full(what, time.monotonic() - since, remedy)
             (self.stop.wait if ends == math.inf else time.sleep)(pause)
             pause = min(2 * pause, 1.0)
 

@@ -7,17 +7,22 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
 import redis
+import structlog
 
 from common.errors import BrokerUnavailable
 from common.lifecycle import die_with_parent
 
 START_DEADLINE_S = 20.0
+LOOK_EVERY_S = 0.1
 MAX_SOCKET_PATH = 100  # a unix socket's path has room for 107 bytes
+
+log = structlog.get_logger("server")
 
 
 def find_server() -> tuple[str, str]:
@@ -58,25 +63,26 @@ class LocalServer:
     def __init__(self, folder: Path, memory_mb: int, *, append_only: bool = False, log: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.binary, self.origin = find_server()
+        self._log = log or folder / "broker.log"
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._own_folder: Path | None = None
-        socket = folder.absolute() / "broker.sock"
-        if len(str(socket)) > MAX_SOCKET_PATH:
+        self._socket = folder.absolute() / "broker.sock"
+        if len(str(self._socket)) > MAX_SOCKET_PATH:
             self._own_folder = Path(tempfile.mkdtemp(prefix="hero-"))
-            socket = self._own_folder / "broker.sock"
-        if socket.exists():
-            if _answers(socket):
-                raise BrokerUnavailable(
-                    f"another server already answers on {socket}: a run in this folder is still going; "
-                    "stop it, or choose another run.folder"
-                )
-            socket.unlink()  # left by a server that was killed
-        self.url = f"unix://{socket}"
+            self._socket = self._own_folder / "broker.sock"
+        if _answers(self._socket):
+            raise BrokerUnavailable(
+                f"another server already answers on {self._socket}: a run in this folder is still going; "
+                "stop it, or choose another run.folder"
+            )
+        self.url = f"unix://{self._socket}"
         self.command = [
             self.binary,
             "--port",
             "0",
             "--unixsocket",
-            str(socket),
+            str(self._socket),
             "--unixsocketperm",
             "700",
             "--maxmemory",
@@ -90,7 +96,11 @@ class LocalServer:
             "--dir",
             str(folder.absolute()),
         ]
-        with (log or folder / "broker.log").open("ab") as out:
+        self._start()
+
+    def _start(self) -> None:
+        self._socket.unlink(missing_ok=True)  # left by a server that was killed
+        with self._log.open("ab") as out:
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -100,24 +110,44 @@ class LocalServer:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_DEADLINE_S
-        while not _answers(socket):
+        while not _answers(self._socket):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
+                self._end()
                 raise BrokerUnavailable(
-                    f"{self.binary} did not start (exit code {self.process.returncode}); see {out.name}"
+                    f"{self.binary} did not start (exit code {self.process.returncode}); see {self._log}"
                 )
             time.sleep(0.02)
 
+    def keep_alive(self) -> None:
+        """Starts it again whenever it dies, until `stop`."""
+        self._keeper = threading.Thread(target=self._keep, name="server", daemon=True)
+        self._keeper.start()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            if self.process.poll() is not None:
+                log.warning("the server died, starting it again", exit_code=self.process.returncode, log=str(self._log))
+                try:
+                    self._start()
+                except BrokerUnavailable as error:
+                    log.error("the server does not start, trying again", why=str(error))
+
     def stop(self) -> None:
         """Ends the server; its data goes with it unless append_only."""
+        self._stopping.set()
+        if self._keeper:
+            self._keeper.join()
+        self._end()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
+
+    def _end(self) -> None:
         self.process.terminate()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        if self._own_folder is not None:
-            shutil.rmtree(self._own_folder, ignore_errors=True)
 
     def __enter__(self) -> LocalServer:
         return self

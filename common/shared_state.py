@@ -12,18 +12,26 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+import redis
+from redis.exceptions import RedisClusterException
 
 from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
 from common.untrusted import count
 
-HEARTBEAT_TEXTS = ("role", "checksum", "waits_for")  # all else in a heartbeat is a number
+HEARTBEAT_TEXTS = ("role", "checksum", "waits_for", "waits_until")  # all else in a heartbeat is a number
 
 
 class SharedState(Connection):
     """What every process may read. Only the living learner announces a policy; an older one meets Fenced."""
+
+    _state: Mapping[str, Any] = {"role": "starting"}
+    """The last heartbeat."""
 
     def take_over(self, above: int = 0) -> int:
         """A fencing number for a new learner: every older one can no longer issue, close or announce.
@@ -89,9 +97,16 @@ class SharedState(Connection):
         """The server's clock, the only one that all hosts share."""
         return int(self._script("now", ["procs"], []))
 
-    def heartbeat(self, state: dict[str, Any]) -> None:
+    def heartbeat(self, state: Mapping[str, Any]) -> None:
         """Says that this process lives, and what it does."""
+        self._state = state
         self._script("heartbeat", ["procs"], [self.consumer, json.dumps(state)])
+
+    def _tell_full(self, what: str, seconds: float, until: str) -> None:
+        waits = {"waits_for": f"room in the broker: {what}", "waits_s": seconds, "waits_until": until}
+        with suppress(redis.RedisError, RedisClusterException):  # else it is away by now, and nobody can be told
+            beat = [self.consumer, json.dumps({**self._state, **waits})]
+            self._scripts["heartbeat"](keys=[self.key("procs")], args=beat)
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """Heartbeats by consumer, each with "heard_s", the seconds since."""

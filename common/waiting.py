@@ -20,7 +20,7 @@ class Waiting:
     def __init__(self, role: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = structlog.get_logger(role)
         self._clock = clock
-        self._what = ""
+        self._what = self._until = ""
         self._since = self._say_at = clock()
 
     @property
@@ -30,11 +30,13 @@ class Waiting:
 
     @property
     def state(self) -> dict[str, Any]:
-        """{"waits_for": what or None, "waits_s": seconds so far or None}, for a heartbeat."""
-        return {"waits_for": self._what or None, "waits_s": self.seconds if self._what else None}
+        """For a heartbeat: what it waits for, for how many seconds so far, and until when; each None without a wait."""
+        seconds = self.seconds if self._what else None
+        return {"waits_for": self._what or None, "waits_s": seconds, "waits_until": self._until or None}
 
     def on(self, what: str, *, until: str, details: Callable[[], dict[str, Any]] = dict) -> None:
         """It waits for `what`; `details` are asked for only when a line is due."""
+        self._until = until
         if what != self._what:
             self._begin(what)
         elif self._clock() >= self._say_at:
@@ -44,6 +46,7 @@ class Waiting:
     def over(self) -> None:
         """It does not wait any more."""
         if self._what:
+            self._until = ""
             self._begin("")
 
     def _begin(self, what: str) -> None:

@@ -22,6 +22,7 @@ from deploy.cores import current, keep_to
 MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
 RESTART_WINDOW_S = 300.0
 DRAIN_S = 40.0
+KILLED = (0, -signal.SIGKILL, -signal.SIGTERM)  # by somebody, or for want of memory
 LAST_LINES = 15
 LOG_BYTES = 64 * 2**20
 
@@ -54,26 +55,28 @@ class Children:
         file = self._logs / f"{name}.log"
         self._children[name] = Child(name, command, threads, cores, file, _spawn(command, threads, cores, file))
 
-    def learner_lives(self) -> bool:
-        return self._children["learner"].process.poll() is None
+    def learner_ended(self) -> bool:
+        """Whether it is done, or has met an error that another start would meet too; no signal ended it."""
+        code = self.exit_code("learner")
+        return code is not None and code >= 0
 
     def restart_dead(self, over: Callable[[], bool]) -> None:
-        """Starts actors and scorers again that died; those that left because the run is `over` stay away.
+        """Starts again who died; those that left because the run is `over` stay away, and a learner that ended.
 
-        Raises ChildFailed with the end of its log when one cannot be kept alive.
+        Raises ChildFailed with the end of its log when one cannot be kept alive. Being killed is no fault of its own.
         """
         now = time.monotonic()
         for child in self._children.values():
             code = child.process.poll()
-            if code is None or child.name == "learner" or (code == 0 and over()):
+            if code is None or (child.name == "learner" and code >= 0) or (code == 0 and over()):
                 continue
-            child.restarts = [t for t in child.restarts if now - t < RESTART_WINDOW_S]
-            if len(child.restarts) >= MAX_RESTARTS:
+            if code not in KILLED:
+                child.restarts = [t for t in child.restarts if now - t < RESTART_WINDOW_S] + [now]
+            if len(child.restarts) > MAX_RESTARTS:
                 raise ChildFailed(
                     f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n"
                     f"{self.last_words(child.name)}"
                 )
-            child.restarts.append(now)
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))
             child.process = _spawn(child.command, child.threads, child.cores, child.log_file)
 

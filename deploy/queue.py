@@ -98,11 +98,12 @@ def _show_lag(broker: Broker, as_json: bool) -> None:
             printable(c["name"]), c["stage"], str(c["pending"]), f"{c['oldest_s']:.1f} s", f"{c['idle_s']:.1f} s"
         )
     out.print(people)
-    alive = Table("process", "role", "last heard of", "waits for", "since")
+    alive = Table("process", "role", "last heard of", "waits for", "since", "until")
     for name, state in processes.items():
         waits_s, heard_s = state.get("waits_s"), state["heard_s"]
         since = "" if waits_s is None else f"{waits_s + heard_s:.0f} s"
-        words = (name, state["role"], f"{heard_s:.0f} s ago", state.get("waits_for") or "", since)
+        what, until = (state.get(name) or "" for name in ("waits_for", "waits_until"))
+        words = (name, state["role"], f"{heard_s:.0f} s ago", what, since, until)
         alive.add_row(*map(printable, words))
     out.print(alive)
     if shadows:

@@ -74,7 +74,7 @@ def run(settings: Sections) -> int:
         watch = Watch(settings, broker, folder / "metrics.jsonl")
         try:
             with watch.bar:
-                while not stop.is_set() and children.learner_lives():
+                while not stop.is_set() and not children.learner_ended():
                     children.restart_dead(broker.over)
                     children.bound_logs()
                     watch.look()
@@ -101,6 +101,7 @@ def run(settings: Sections) -> int:
         return 0
     if settings.weights.folder is None:
         shutil.rmtree(default_folder(run_id, folder), ignore_errors=True)
+    shutil.rmtree(folder / "broker", ignore_errors=True)
     summary = summarize(settings, run_id, before, after, trained, worst)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
     draw_curves(metrics_lines(folder / "metrics.jsonl"), summary, folder / "curves.png")
@@ -120,7 +121,9 @@ def _broker_url(settings: Sections, folder: Path) -> Iterator[str]:
     if url:
         yield url
         return
-    with LocalServer(folder / "broker", settings.broker.memory_mb, log=folder / "broker.log") as server:
+    memory_mb, log_file = settings.broker.memory_mb, folder / "broker.log"
+    with LocalServer(folder / "broker", memory_mb, append_only=True, log=log_file) as server:
+        server.keep_alive()
         note_broker_url(folder, server.url)
         yield server.url
 

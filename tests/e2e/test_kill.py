@@ -59,6 +59,14 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
             own = "deploy.cli actor" in process.command
             assert os.sched_getaffinity(process.pid) == (apart.actors[0] if own else apart.others), process
 
+    # When the learner and the server are killed, these are too
+    for name in ("deploy.cli learner", "server unixsocket:"):
+        [victim] = [p for p in below(hero.process.pid) if name in p.command]
+        os.kill(victim.pid, signal.SIGKILL)
+        hero.until(lambda victim=victim: not still_alive([victim]), 10, "death")  # type: ignore[misc]
+        hero.until(lambda name=name: any(name in p.command for p in below(hero.process.pid)), 60, "restart")  # type: ignore[misc]
+        hero.until(steps_after(hero, len(hero.steps()), 8), 300, "step after the restart")
+
     # When it is asked to stop, it drains and leaves nothing behind
     everyone = below(hero.process.pid)
     hero.process.send_signal(signal.SIGTERM)
@@ -68,9 +76,10 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     stopped_at = hero.steps()[-1]
 
     # When the same command resumes it, no step is lost or repeated
+    before = len(hero.steps())
     hero = start(*FOREVER)
     hero.until(lambda: hero.steps()[-1] > stopped_at + 2, 300, "step after the resume")
-    assert hero.steps() == list(range(1, len(hero.steps()) + 1))
+    assert hero.steps()[before:] == list(range(stopped_at + 1, hero.steps()[-1] + 1))
 
     # When `hero up` itself is killed, everybody else dies with it
     everyone = below(hero.process.pid)

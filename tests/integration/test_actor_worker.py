@@ -105,3 +105,13 @@ def test_an_outage_that_outlasts_the_leases_is_no_failure_of_what_is_sampled(
     pending = broker._redis.xpending_range(broker.key("tickets"), "actors", "-", "+", 9)
     assert [lease["times_delivered"] for lease in pending] == [1, 1] and len(actor._groups) == 2
     works(actor, lambda: rollouts(broker) == {0, 1})
+
+
+def test_an_actor_that_cannot_load_weights_says_so(broker: Broker, actor_of: Callable[[], Actor]) -> None:
+    actor = actor_of()
+    actor._policy = None
+    broker.announce(Policy(broker.take_over(), 0, "0" * 64, "/nowhere"))
+    actor._follow_policy(at_least=0)
+    actor._over()
+    [state] = broker.processes().values()
+    assert state["waits_for"] == "the weights of the newest policy" and "/nowhere" in state["waits_until"]

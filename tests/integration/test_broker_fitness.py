@@ -20,6 +20,7 @@ from common.streams import Broker
 from tests.chaos.proxy import Proxy
 from tests.make import rollout, ticket
 from tests.small_disk import SmallDisk
+from tests.until import until
 
 
 class FakeServer(socketserver.ThreadingTCPServer):
@@ -205,7 +206,11 @@ def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pyt
         assert not worker.is_alive() and "no broker answers" in str(ended[0])
 
 
-def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: LocalServer) -> None:
+def test_a_wait_for_room_is_told_and_ends_when_the_worker_is_told_to_stop(
+    broker: Broker, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SAY_AFTER_S", 0.05)
+    monkeypatch.setattr(connection, "STOPPING_S", 0.5)
     stop = threading.Event()
     other = Broker(server.url, broker.run, "test", stop=stop)
     broker.issue(ticket(broker.run, 0, incarnation=broker.take_over()))
@@ -224,6 +229,10 @@ def test_a_wait_ends_when_the_worker_is_told_to_stop(broker: Broker, server: Loc
         worker.start()
         worker.join(0.2)
         assert worker.is_alive()
+        until(lambda: broker.processes(), "heartbeat of one that waits")
+        state = broker.processes()[other.consumer]
+        assert state["waits_for"] == "room in the broker: hand_over" and 0 < state["waits_s"] < 60
+        assert "checkpointed and trimmed" in state["waits_until"] and state["role"] == "starting"
         stop.set()
         worker.join(10)
     finally:

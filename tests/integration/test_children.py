@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +79,17 @@ def test_who_leaves_a_run_that_is_over_stays_away(logs: Path) -> None:
     running.restart_dead(lambda: False)
     assert running.pids() != before
     running.stop()
+
+
+def test_being_killed_is_no_fault_of_a_child_and_a_learner_comes_back_too(logs: Path) -> None:
+    running = Children(logs)
+    running.start("learner", ["score", "--help"], threads=1)
+    for _ in range(2 * children.MAX_RESTARTS):
+        os.kill(running.pids()["learner"], signal.SIGKILL)
+        until(lambda: running.exit_code("learner") == -signal.SIGKILL, "death")
+        assert not running.learner_ended()
+        running.restart_dead(lambda: False)
+    until(running.learner_ended, "end of the learner", seconds=60)
+    before = running.pids()
+    running.restart_dead(lambda: False)
+    assert running.pids() == before
