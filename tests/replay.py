@@ -1,7 +1,7 @@
 """The record inside a checkpoint, played again: the same groups in the same order must make the same weights.
 
-`python -m tests.replay SETTINGS RUN_FOLDER GROUPS` prints the names of those that differ as JSON; GROUPS is a msgpack
-map of ticket ids to scored messages.
+`python -m tests.replay SETTINGS RUN_FOLDER GROUPS` prints what differs as a list in JSON; GROUPS is a msgpack map of
+ticket ids to scored messages.
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ def differing(settings: Sections, found: Checkpoint, groups: Mapping[int, Scored
     """Weights of a checkpoint that are not, bit for bit, those of a run without any interruption.
 
     That run starts from `model.policy` and trains, step by step, on what the checkpoint's ledger says went into it;
-    `groups` by ticket id.
+    `groups` by ticket id. A record of which most steps have no advantage, and so no effect, proves nothing: told too.
     """
     ledger = Ledger.restored(msgpack.unpackb(found.state)["ledger"])
     options = policy_options(settings)
     replayed, saved = (Policy(settings.model.policy, options) for _ in range(2))  # type: ignore[arg-type]
+    idle = 0
     for step in range(1, found.step + 1):
         batch = [groups[id] for id in ledger.trained_in(step)]
         gains = [advantages(g.r_hat, g.weight, settings.learner.advantage) for g in batch]
+        idle += not any(gain.any() for gain in gains)
         replayed.step(sequences(batch, gains), settings.sampling.temperature)
     saved.load(found.policy)
     pairs = zip(replayed.named_weights(), saved.named_weights(), strict=True)
-    return [name for (name, ours), (_, theirs) in pairs if not torch.equal(ours, theirs)]
+    unlike = [name for (name, ours), (_, theirs) in pairs if not torch.equal(ours, theirs)]
+    told = [f"weights {name} are not those of an uninterrupted run" for name in unlike]
+    return told + [f"{idle} of {found.step} steps had no effect"] * (2 * idle > found.step)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,8 +1,9 @@
 """What a soak must find at its end, from the surviving checkpoint and the broker; not from any counter under test.
 
 lost        a ticket that no book and no stream has: issued and neither settled in the surviving record nor open in the
-            broker with its message where its state says
-duplicated  a ticket trained into two surviving steps, or a message that was published twice for one attempt
+            broker with its message where its state says; or given up, which nothing here gives a reason for
+duplicated  a ticket trained into two surviving steps, or trained and still open, or a message that was published twice
+            for one attempt
 repeated    a ticket issued again although the broker never lost it
 differing   weights that are not, bit for bit, those of an uninterrupted run over the same record
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -22,6 +23,7 @@ from redis.exceptions import RedisClusterException
 from common.address import client_of
 from common.backlog import GROUPS
 from common.schema import Stage
+from common.streams import Broker
 from learner.ledger import Ledger
 
 Published = Counter[tuple[str, int, int]]
@@ -44,22 +46,33 @@ FINDINGS = (*(field.name for field in fields(Findings)), "violations")
 """What makes a proof fail, as its closing line counts it."""
 
 
+@dataclass(frozen=True)
+class BrokerState:
+    """What the broker holds at the end."""
+
+    open_tickets: Mapping[int, tuple[str, int]]
+    messages: Mapping[str, set[tuple[int, int]]]
+    """Per stage (id, attempt) of every unacknowledged entry."""
+    letters: Sequence[str] = ()
+    """Of every dead letter its ticket and reason."""
+
+
 def audit(
     ledger: Ledger,
     last_step: int,
     groups_per_step: int,
-    open_tickets: Mapping[int, tuple[str, int]],
-    messages: Mapping[str, set[tuple[int, int]]],
+    broker: BrokerState,
     published: Published,
     *,
     losses: bool = False,
 ) -> Findings:
-    """`ledger`: of the surviving checkpoint. `messages`: per stage (id, attempt) of every unacknowledged entry.
+    """`ledger`: of the surviving checkpoint.
 
     What was issued after the checkpoint is joined to the ledger first, as the next learner does. With `losses` the
     broker has lost its data: tickets come again, and only what is trained twice is a duplicate.
     """
     found = Findings()
+    open_tickets = broker.open_tickets
     ledger.adopt(open_tickets)
     trained: dict[int, int] = {}
     for step in range(1, last_step + 1):
@@ -70,20 +83,34 @@ def audit(
             if id in trained:
                 found.duplicated.append(f"ticket {id} was trained into steps {trained[id]} and {step}")
             trained[id] = step
+    if len(trained) != (booked := ledger.counts()["trained"]):
+        found.duplicated.append(f"{booked} tickets are booked as trained, {len(trained)} are in the steps that survive")
+    if unknown := sorted({id for _, id, _ in published if id >= ledger.issued}):
+        found.lost.append(f"tickets {unknown[:10]} were in a stream, and neither books nor broker know them")
     in_flight = ledger.in_flight()
     for id in sorted(in_flight.keys() - open_tickets.keys()):
         found.lost.append(f"ticket {id} is in flight in the books and unknown to the broker")
     for id, (stage, attempt) in sorted(open_tickets.items()):
-        if stage != "dead" and (id, attempt) not in messages.get(stage, set()):
+        if stage != "dead" and (id, attempt) not in broker.messages.get(stage, set()):
             found.lost.append(f"ticket {id} is open as {stage} {attempt}, where there is no message of it")
-        if attempt > 1 and not losses:
+        if losses:
+            continue
+        if stage != "dead" and ledger.is_settled(id):
+            found.duplicated.append(f"ticket {id} is settled in the books and still open as {stage} {attempt}")
+        if attempt > 1:
             found.repeated.append(f"ticket {id} is at attempt {attempt}")
+    found.lost += [] if losses else [f"given up: {letter}" for letter in broker.letters]
     for (stage, id, attempt), times in sorted(published.items()) if not losses else ():
         if times > 1:
             found.duplicated.append(f"ticket {id}, attempt {attempt} came {times} times into {stage}")
         if attempt > 1:
             found.repeated.append(f"ticket {id} was put up as attempt {attempt} in {stage}")
     return found
+
+
+def letters(broker: Broker) -> list[str]:
+    """The first dead letters."""
+    return [f"ticket {letter.id}, {letter.stage}: {letter.reason}" for _, letter in broker.dead_letters()]
 
 
 def unacknowledged(client: Any, run_id: str) -> dict[str, set[tuple[int, int]]]:
@@ -138,6 +165,18 @@ class Observer(threading.Thread):
                 self.published[stage, id, int(message[b"attempt"])] += 1
                 if stage == "scored":
                     self.scored[id] = message[b"m"]
+
+    def missed(self, client: Any) -> list[str]:
+        """Streams that had more entries, by the server's own count, than were seen."""
+        seen = Counter[str]()
+        for (stage, _, _), times in self.published.items():
+            seen[stage] += times
+        added = {stage: client.xinfo_stream(key)["entries-added"] for key, stage in self._stages.items()}
+        return [
+            f"{seen[stage]} of {entries} entries of {stage} were seen"
+            for stage, entries in added.items()
+            if entries != seen[stage]
+        ]
 
     def end(self) -> None:
         self._done.set()

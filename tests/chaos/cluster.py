@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Container
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.lifecycle import computing_environment, die_with_parent
@@ -32,6 +34,18 @@ class Worker:
     module: list[str]
     process: subprocess.Popen[bytes]
     started: float
+    signals: Counter[int] = field(default_factory=Counter)
+    """What was sent to the process."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A process that has ended."""
+
+    name: str
+    code: int
+    last_words: str
+    signals: Counter[int]
 
 
 class Server:
@@ -83,26 +97,32 @@ class Cluster:
 
     def signal(self, name: str, number: int) -> None:
         """Sends a signal to the process of a place, if it lives."""
-        process = self.workers[name].process
-        if process.poll() is None:
-            os.kill(process.pid, number)
+        worker = self.workers[name]
+        if worker.process.poll() is None:
+            os.kill(worker.process.pid, number)
+            worker.signals[number] += 1
 
-    def mend(self, away: Container[str] = ()) -> list[tuple[str, int, str]]:
-        """Starts again what is gone, but for places that are `away`; (name, exit code, end of its log) of each."""
+    def mend(self, away: Container[str] = ()) -> list[Gone]:
+        """Starts again what is gone, but for places that are `away`."""
         gone = []
         for worker in self.workers.values():
             code = worker.process.poll()
             if code is not None and worker.name not in away:
-                gone.append((worker.name, code, (self._logs / f"{worker.name}.log").read_text()[-500:]))
+                last_words = (self._logs / f"{worker.name}.log").read_text()[-500:]
+                gone.append(Gone(worker.name, code, last_words, worker.signals))
                 worker.process, worker.started = self._spawn(worker.name, worker.module), time.monotonic()
+                worker.signals = Counter()
         return gone
 
-    def drain(self, names: list[str], seconds: float) -> list[tuple[str, int]]:
-        """SIGTERM and a deadline; (name, exit code) of each."""
+    def drain(self, names: list[str], seconds: float) -> list[tuple[str, int | None]]:
+        """SIGTERM and a deadline; (name, exit code) of each, None for one that is still there."""
         for name in names:
             self.signal(name, signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        return [(n, self.workers[n].process.wait(max(0.1, deadline - time.monotonic()))) for n in names]
+        for name in names:
+            with suppress(subprocess.TimeoutExpired):
+                self.workers[name].process.wait(max(0.1, deadline - time.monotonic()))
+        return [(name, self.workers[name].process.poll()) for name in names]
 
     def close(self) -> None:
         for worker in self.workers.values():

@@ -21,7 +21,7 @@ WEIGHTS: dict[Kind, float] = {
     "fill_disk": 0.01,
 }
 ONE_SERVER: tuple[Kind, ...] = ("fill_server", "cut", "delay")  # not where Sentinels or a cluster name the servers
-LOSSES: dict[Kind, float] = {"flush": 0.01, "empty_server": 0.01}
+LOSSES: dict[Kind, float] = {"flush": 0.02, "empty_server": 0.02}
 WORKERS: tuple[Kind, ...] = ("kill", "term", "pause")
 LEARNER: dict[Kind, float] = {"kill": 0.8, "term": 0.1, "pause": 0.1}
 MEAN_PAUSE_S = 2.0  # between two faults

@@ -18,7 +18,7 @@ from common.errors import BrokerUnavailable
 from common.lifecycle import LEFT_AT_ONCE
 from common.schema import Stage
 from tests.chaos import faults, job
-from tests.chaos.cluster import Cluster, Server
+from tests.chaos.cluster import Cluster, Gone, Server
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.proxy import Proxy
 from tests.chaos.steps import Steps
@@ -36,7 +36,6 @@ RESTART_S = 10.0
 AIM_S = 15.0  # a worker is stopped when it holds a message, at the latest then
 LOSS_S = 15.0  # the learner compares its books with the broker's every 10 s
 POLL_S = 0.02
-ALLOWED_ENDS = (-signal.SIGKILL, -signal.SIGTERM, 0, LEFT_AT_ONCE)  # 0: it drained; at once: asked twice
 
 
 class Fire:
@@ -64,7 +63,8 @@ class Fire:
         self.cluster = Cluster(self.settings, url, self.run_id, logs, actors=actors, scorers=scorers, real=real)
         workers = [name for name in self.cluster.workers if name != "learner"]
         pause_s = faults.MEAN_PAUSE_REAL_S if real else faults.MEAN_PAUSE_S
-        self.faults = Faults(seed, workers, weights | (faults.LOSSES if losses else {}), pause_s)
+        self._weights = weights | (faults.LOSSES if losses else {})
+        self.faults = Faults(seed, workers, self._weights, pause_s)
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.steps = Steps(self.folder / "metrics.jsonl")
@@ -79,6 +79,11 @@ class Fire:
     @property
     def kills(self) -> int:
         return sum(count for name, count in self.counts.items() if name.startswith("kill"))
+
+    @property
+    def unmet(self) -> bool:
+        """Whether a kind of loss was asked for and has not come yet."""
+        return any(self._weights.get(kind) and not self.counts[kind] for kind in faults.LOSSES)
 
     def turn(self) -> None:
         """Whatever is due now."""
@@ -110,10 +115,10 @@ class Fire:
 
     def mend(self) -> None:
         away = time.monotonic() < self._restarted + RESTART_S
-        for name, code, last_words in self.cluster.mend():
-            starting = code == BrokerUnavailable.exit_code and NOT_THERE in last_words
-            if code not in ALLOWED_ENDS and not (away and starting):
-                self.violations.append(f"{name} ended by itself with exit code {code}")
+        for gone in self.cluster.mend():
+            starting = gone.code == BrokerUnavailable.exit_code and NOT_THERE in gone.last_words
+            if not asked_for(gone) and not (away and starting):
+                self.violations.append(f"{gone.name} ended by itself with exit code {gone.code}")
 
     def calm(self) -> None:
         """Ends every fault that lasts, and waits for training to go on."""
@@ -209,3 +214,14 @@ class Fire:
         if self._reached is None and self.steps.look() >= self._life_steps + self._plan.steps:
             self._reached = now
         return self._reached is not None and now >= self._reached + self._plan.seconds
+
+
+def asked_for(gone: Gone) -> bool:
+    """Whether a signal explains the end of a process: killed; drained, or not yet able to; asked twice."""
+    if gone.code == -signal.SIGKILL:
+        return gone.signals[signal.SIGKILL] > 0
+    return gone.signals[signal.SIGTERM] > (gone.code == LEFT_AT_ONCE) and gone.code in (
+        0,
+        -signal.SIGTERM,
+        LEFT_AT_ONCE,
+    )

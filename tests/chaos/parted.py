@@ -178,7 +178,7 @@ class Parted:
     def _watch(self) -> None:
         self.steps.look()
         pids = {name: worker.process.pid for name, worker in self.cluster.workers.items()}
-        for name, code, _ in self.cluster.mend(self.cluster.away):
+        for name, code in [(gone.name, gone.code) for gone in self.cluster.mend(self.cluster.away)]:
             asked = self._leaving.pop(pids[name], None)
             if asked is not None:
                 self.slowest_leave_s = max(self.slowest_leave_s, time.time() - asked)

@@ -30,6 +30,7 @@ from tests.chaos.audit import FINDINGS, Observer
 from tests.chaos.fire import POLL_S, BrokerKind, Fire
 
 MOST_VIOLATIONS = 10
+STEPS_PER_KILL = 5  # kills for which at least one step survives
 
 
 def soak(
@@ -54,7 +55,7 @@ def soak(
         with Bars(TextColumn("{task.fields[steps]} steps")) as bar:
             task = bar.add_task("kills", total=kills, steps=0)
             observer.start()
-            while run.kills < kills or run.counts["kill learner"] < learner_kills:
+            while run.kills < kills or run.counts["kill learner"] < learner_kills or run.unmet:
                 if len(run.violations) > MOST_VIOLATIONS:
                     break
                 if time.monotonic() - started > 60 * minutes:
@@ -74,6 +75,8 @@ def soak(
             losses=losses,
             replay=not (real and losses),  # what was sampled twice differs
         )
+        if outcome.step < kills // STEPS_PER_KILL:
+            run.violations.append(f"{outcome.step} surviving steps, {kills // STEPS_PER_KILL} are wanted")
     finally:
         run.close()
     return {

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from learner.ledger import Ledger
-from tests.chaos.audit import audit
+from tests.chaos.audit import BrokerState, Findings, audit
 
-SOUND: dict[str, Any] = {
-    "last_step": 2,
-    "groups_per_step": 2,
-    "open_tickets": {5: ("rollouts", 1), 6: ("dead", 1), 7: ("tickets", 1)},
-    "messages": {"tickets": {(7, 1)}, "rollouts": {(5, 1)}, "scored": set()},
-    "published": Counter({("tickets", 5, 1): 1, ("rollouts", 5, 1): 1, ("tickets", 7, 1): 1}),
-}
+OPEN = {5: ("rollouts", 1), 6: ("dead", 1), 7: ("tickets", 1)}
+MESSAGES = {"tickets": {(7, 1)}, "rollouts": {(5, 1)}, "scored": set[tuple[int, int]]()}
+SOUND = BrokerState(OPEN, MESSAGES)
+PUBLISHED = Counter({("tickets", 5, 1): 1, ("rollouts", 5, 1): 1, ("tickets", 7, 1): 1})
 
 
 def books() -> Ledger:
@@ -31,38 +30,80 @@ def books() -> Ledger:
     return ledger
 
 
+def found_in(ledger: Ledger, broker: BrokerState = SOUND, published: Any = PUBLISHED, **given: Any) -> Findings:
+    return audit(ledger, **{"last_step": 2, "groups_per_step": 2} | given, broker=broker, published=published)
+
+
 def test_sound_books_are_clean() -> None:
-    assert audit(books(), **SOUND).clean
+    assert found_in(books()).clean
 
 
 def test_what_was_issued_after_the_checkpoint_is_not_lost() -> None:
-    issued = {"open_tickets": SOUND["open_tickets"] | {8: ("tickets", 1)}}
     ledger = books()
-    assert audit(ledger, **(SOUND | issued | {"messages": {"tickets": {(7, 1), (8, 1)}, "rollouts": {(5, 1)}}})).clean
+    messages = {"tickets": {(7, 1), (8, 1)}, "rollouts": {(5, 1)}}
+    assert found_in(ledger, BrokerState(OPEN | {8: ("tickets", 1)}, messages)).clean
     assert ledger.counts()["in_flight"] == 3
 
 
 @pytest.mark.parametrize(
-    ("what", "changes", "says"),
+    ("what", "broker", "says"),
     [
         ("lost", {"open_tickets": {5: ("rollouts", 1)}}, "ticket 7 is in flight in the books and unknown"),
-        ("lost", {"open_tickets": SOUND["open_tickets"] | {8: ("tickets", 1)}}, "ticket 8 is open as tickets 1"),
-        ("lost", {"open_tickets": SOUND["open_tickets"] | {9: ("tickets", 1)}}, "ticket 8 is in flight in the books"),
+        ("lost", {"open_tickets": OPEN | {8: ("tickets", 1)}}, "ticket 8 is open as tickets 1"),
+        ("lost", {"open_tickets": OPEN | {9: ("tickets", 1)}}, "ticket 8 is in flight in the books"),
         ("lost", {"messages": {"tickets": set(), "rollouts": {(5, 1)}}}, "ticket 7 is open as tickets 1"),
         ("lost", {"messages": {"tickets": {(7, 2)}, "rollouts": {(5, 1)}}}, "ticket 7 is open as tickets 1"),
-        ("duplicated", {"published": Counter({("scored", 1, 1): 2})}, "ticket 1, attempt 1 came 2 times into scored"),
-        ("duplicated", {"last_step": 3}, "step 3 holds 0 groups, not 2"),
-        ("repeated", {"published": Counter({("tickets", 3, 2): 1})}, "ticket 3 was put up as attempt 2"),
+        ("lost", {"letters": ["ticket 6, scored: unreadable"]}, "given up: ticket 6, scored: unreadable"),
+        ("duplicated", {"open_tickets": OPEN | {3: ("scored", 1)}}, "ticket 3 is settled in the books and still open"),
+        ("repeated", {"open_tickets": OPEN | {7: ("tickets", 2)}}, "ticket 7 is at attempt 2"),
     ],
 )
-def test_a_planted_fault_is_found(what: str, changes: dict[str, Any], says: str) -> None:
-    found = audit(books(), **(SOUND | changes))
+def test_a_planted_fault_in_the_broker_is_found(what: str, broker: dict[str, Any], says: str) -> None:
+    found = found_in(books(), replace(SOUND, **broker))
     assert any(says in line for line in getattr(found, what)), found
-    assert not found.clean
 
 
-def test_a_ticket_trained_twice_leaves_a_step_short() -> None:
-    ledger = books()
+@pytest.mark.parametrize(
+    ("what", "published", "says"),
+    [
+        ("duplicated", {("scored", 1, 1): 2}, "ticket 1, attempt 1 came 2 times into scored"),
+        ("repeated", {("tickets", 3, 2): 1}, "ticket 3 was put up as attempt 2"),
+        ("lost", {("tickets", 8, 1): 1}, "tickets [8] were in a stream, and neither books nor broker know them"),
+    ],
+)
+def test_a_planted_fault_in_the_streams_is_found(what: str, published: dict[Any, int], says: str) -> None:
+    found = found_in(books(), published=Counter(published))
+    assert any(says in line for line in getattr(found, what)), found
+
+
+def trained_twice(ledger: Ledger) -> None:
     ledger._step[0] = 2
-    found = audit(ledger, **SOUND)
-    assert len(found.duplicated) == 2 and "step 1 holds 1 groups" in found.duplicated[0]
+
+
+def ahead_of_its_weights(ledger: Ledger) -> None:
+    ledger.train([5], step=3)
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (trained_twice, ["step 1 holds 1 groups, not 2: [2]", "step 2 holds 3 groups, not 2: [0, 1, 3]"]),
+        (ahead_of_its_weights, ["5 tickets are booked as trained, 4 are in the steps that survive"]),
+    ],
+)
+def test_a_planted_fault_in_the_books_is_found(plant: Callable[[Ledger], None], says: list[str]) -> None:
+    ledger = books()
+    plant(ledger)
+    assert found_in(ledger).duplicated[: len(says)] == says
+
+
+def test_a_step_without_a_record_is_found() -> None:
+    assert "step 3 holds 0 groups, not 2: []" in found_in(books(), last_step=3).duplicated
+
+
+def test_with_losses_tickets_come_again_and_none_is_trained_twice() -> None:
+    again = BrokerState(OPEN | {7: ("tickets", 2)}, MESSAGES | {"tickets": {(7, 2)}}, ["ticket 5, rollouts: lost"])
+    assert found_in(books(), again, Counter({("tickets", 7, 2): 1, ("scored", 1, 1): 2}), losses=True).clean
+    ledger = books()
+    trained_twice(ledger)
+    assert not found_in(ledger, again, losses=True).clean
