@@ -1,13 +1,14 @@
 """Any order of issuing, reading, robbing, crashing, handing over and closing on a real server, against a plain model.
 
-Two workers and the learner take turns at single commands, so a crash falls between any two of them; a learner that was
-replaced goes on trying.
+Two workers and the learner take turns at single commands, so a crash falls between any two of them, also inside the
+methods that take several; learners that were replaced go on trying, and take groups away from the living one.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import ClassVar
+from contextlib import suppress
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from common.errors import Fenced
-from common.schema import Rollout, Scored, Stage
+from common.schema import Policy, Rollout, Scored, Stage
 from common.server import LocalServer
 from common.streams import EXPECTED, GROUPS, NEXT, Broker, Delivery
 from tests import make
@@ -30,6 +31,11 @@ from tests.chaos.audit import entries
 
 STAGES: list[Stage] = ["tickets", "rollouts", "scored"]
 WORKERS = st.integers(0, 1)
+HELD = precondition(lambda self: any(self.held))  # else most turns would do nothing
+
+
+class Crash(Exception):
+    """Of a worker, between two commands."""
 
 
 class Streams(RuleBasedStateMachine):
@@ -41,10 +47,13 @@ class Streams(RuleBasedStateMachine):
         self.learner = self.broker("learner")
         self.learner.check()
         self.incarnations = [self.learner.take_over()]
+        self.older: list[tuple[Broker, int]] = []
+        self.scored: dict[str, Delivery] = {}
         self.workers = [self.broker("worker"), self.broker("worker")]
         self.held: list[list[Delivery]] = [[], []]
         self.open: dict[int, tuple[str, int]] = {}
         self.next_id = 0
+        self.issue(3)
 
     def broker(self, role: str) -> Broker:
         return Broker(self.server.url, self.run_id, role)
@@ -68,28 +77,76 @@ class Streams(RuleBasedStateMachine):
         assert self.learner.issue(make.ticket(self.run_id, id, attempt=attempt, incarnation=self.incarnations[-1]))
         self.open[id] = ("tickets", attempt)
 
-    @rule()
-    def be_replaced(self) -> None:
+    @rule(takes_over=st.booleans())
+    def be_replaced(self, takes_over: bool) -> None:
+        """By a process of its own, which may take over what this one held before it knows."""
+        self.older.append((self.learner, self.incarnations[-1]))
+        self.learner = self.broker("learner")
         self.incarnations.append(self.learner.take_over())
+        self.scored = {d.entry: d for d in self.learner.claim("scored", 0, 10**6)} if takes_over else {}
 
-    @precondition(lambda self: len(self.incarnations) > 1)
+    @precondition(lambda self: self.older)
     @rule(data=st.data())
     def an_older_learner_tries(self, data: st.DataObject) -> None:
-        older = data.draw(st.sampled_from(self.incarnations[:-1]))
+        older, incarnation = data.draw(st.sampled_from(self.older))
+        done = [(id, attempt, "") for id, (_, attempt) in self.open.items()] or [(0, 1, "")]
         with pytest.raises(Fenced):
-            self.learner.issue(make.ticket(self.run_id, self.next_id, incarnation=older))
+            older.issue(make.ticket(self.run_id, self.next_id, incarnation=incarnation))
         with pytest.raises(Fenced):
-            self.learner.close(older, [(id, attempt, "") for id, (_, attempt) in self.open.items()] or [(0, 1, "")])
+            older.close(incarnation, done)
+        with pytest.raises(Fenced):
+            older.announce(Policy(incarnation, 10**6, "0" * 64, "/weights"))
+        for delivery in older.read("scored", 1, 0):
+            with pytest.raises(Fenced):
+                older.refuse(delivery, "why", incarnation)
+        assert self.learner.policy() is None
+
+    @precondition(lambda self: self.older)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def an_older_learner_reads(self, data: st.DataObject, count: int) -> None:
+        data.draw(st.sampled_from(self.older))[0].read("scored", count, 0)
 
     @rule(count=st.integers(1, 3))
-    def train(self, count: int) -> None:
-        """Reads what is scored and closes it, twice."""
-        done = [(d.ticket.id, d.ticket.attempt, d.entry) for d in self.learner.read("scored", count, 0)]
+    def gather(self, count: int) -> None:
+        self.scored |= {d.entry: d for d in self.learner.read("scored", count, 0)}
+
+    @rule()
+    def inherit(self) -> None:
+        self.scored |= {d.entry: d for d in self.learner.inherit("scored", 0)}
+
+    @rule()
+    def ask_again(self) -> None:
+        """The server counts as the learner's exactly what it holds."""
+        assert self.learner.missed("scored", self.scored.keys()) == []
+
+    @precondition(lambda self: self.scored)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        """What was gathered, twice."""
+        held = list(self.scored.values())[: data.draw(st.integers(1, len(self.scored)))]
+        done = [(d.ticket.id, d.ticket.attempt, d.entry) for d in held]
         for _ in range(2):
             self.learner.close(self.incarnations[-1], done)
-        for id, attempt, _ in done:
+        for id, attempt, entry in done:
+            del self.scored[entry]
             if self.open.get(id, ("", 0))[1] == attempt:
                 del self.open[id]
+
+    @rule(data=st.data(), again=st.booleans())
+    def settle_a_letter(self, data: st.DataObject, again: bool) -> None:
+        """Its ticket is put up again, or it is forgotten; a ticket that has moved on stays where it is."""
+        if not (letters := self.learner.dead_letters()):
+            return
+        entry, letter = data.draw(st.sampled_from(letters))
+        if not again:
+            assert self.learner.drop([entry]) == 1 and self.learner.drop([entry]) == 0
+            return
+        assert letter.id is not None and letter.attempt is not None
+        free = self.open.get(letter.id) in (None, ("dead", letter.attempt))
+        assert self.learner.retry(entry, letter) == free
+        assert not self.learner.retry(entry, letter), "a client's retry"
+        if free:
+            self.open[letter.id] = ("tickets", letter.attempt + 1)
 
     @rule()
     def trim(self) -> None:
@@ -101,31 +158,88 @@ class Streams(RuleBasedStateMachine):
     def read(self, who: int, stage: Stage, count: int) -> None:
         self.held[who] += self.workers[who].read(stage, count, 0)
 
+    @rule(who=WORKERS, upto=st.sampled_from(STAGES[1:]))
+    def work(self, who: int, upto: Stage) -> None:
+        """Everything that is unread goes on by one stage or by two, so that later stages are reached often."""
+        for stage in STAGES[: STAGES.index(upto)]:
+            for delivery in self.workers[who].read(stage, 99, 0):
+                self.publish(who, delivery)
+
+    @HELD
     @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]))
     def rob(self, who: int, stage: Stage) -> None:
         """Takes over every lease, as after a long pause of the other, who does not know."""
         known = {d.entry for d in self.held[who]}
         self.held[who] += [d for d in self.workers[who].claim(stage, 0, 10**6) if d.entry not in known]
 
+    @HELD
     @rule(who=WORKERS)
     def crash(self, who: int) -> None:
         self.workers[who], self.held[who] = self.broker("worker"), []
 
-    @precondition(lambda self: any(self.held))
+    @HELD
+    @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]), after=st.integers(0, 2))
+    def crash_while_it_robs(self, who: int, stage: Stage, after: int) -> None:
+        """Between any two commands of a claim."""
+        worker, commands = self.workers[who], iter(range(after))
+        asked = worker._wait_for
+
+        def wait_for(*arguments: Any) -> Any:
+            if next(commands, None) is None:
+                raise Crash
+            return asked(*arguments)
+
+        worker._wait_for = wait_for  # type: ignore[method-assign]
+        with suppress(Crash):
+            worker.claim(stage, 0, 10**6)
+        self.crash(who)
+
+    @HELD
+    @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]))
+    def give_up(self, who: int, stage: Stage) -> None:
+        """Takes over what was delivered once; what was more often, is a dead letter."""
+        key, group = self.learner.key(stage), GROUPS[stage]
+        times = {
+            p["message_id"]: p["times_delivered"] for p in self.learner._redis.xpending_range(key, group, "-", "+", 99)
+        }
+        before = {entry for entry, _ in self.learner.dead_letters()}
+        known = {d.entry for d in self.held[who]}
+        taken = self.workers[who].claim(stage, 0, 2)
+        assert all(times[d.entry.encode()] == 1 for d in taken)
+        self.held[who] += [d for d in taken if d.entry not in known]
+        for entry, letter in self.learner.dead_letters():
+            if entry not in before:
+                assert letter.id is not None and letter.attempt is not None and "given up" in letter.reason
+                self.open[letter.id] = ("dead", letter.attempt)
+
+    @HELD
+    @rule(who=WORKERS)
+    def hand_back(self, who: int) -> None:
+        """What is still its own is free for others at once; what was robbed is not."""
+        worker, other = self.workers[who], self.workers[1 - who]
+        mine = worker.renew(self.held[who]) if self.held[who] else set()
+        worker.release(self.held[who], 3_600_000)
+        self.held[who] = []
+        taken = [d for stage in STAGES[:2] for d in other.claim(stage, 3_600_000, 10**6)]
+        assert {d.entry for d in taken} == mine
+        self.held[1 - who] += taken
+
+    @HELD
+    @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]))
+    def leave(self, who: int, stage: Stage) -> None:
+        self.workers[who].leave(stage)
+
+    @HELD
     @rule(data=st.data(), again=st.booleans())
     def hand_over(self, data: st.DataObject, again: bool) -> None:
         who = data.draw(st.sampled_from([n for n in (0, 1) if self.held[n]]))
-        delivery = data.draw(st.sampled_from(self.held[who]))
-        ticket = delivery.ticket
-        first = self.open.get(ticket.id) == (delivery.stage, ticket.attempt)
-        assert self.workers[who].hand_over(delivery, self.result_of(delivery), 0.9) == first
-        if first:
-            self.open[ticket.id] = (NEXT[delivery.stage], ticket.attempt)
-        if again:
-            assert not self.workers[who].hand_over(delivery, self.result_of(delivery), 0.9), "a client's retry"
-        self.held[who].remove(delivery)
+        for delivery in self.held[who][: data.draw(st.integers(1, 3))]:
+            self.publish(who, delivery)
+            if again:
+                assert not self.workers[who].hand_over(delivery, self.result_of(delivery), 0.9), "a client's retry"
+            self.held[who].remove(delivery)
 
-    @precondition(lambda self: any(self.held))
+    @HELD
     @rule(data=st.data())
     def bury(self, data: st.DataObject) -> None:
         who = data.draw(st.sampled_from([n for n in (0, 1) if self.held[n]]))
@@ -136,7 +250,7 @@ class Streams(RuleBasedStateMachine):
             self.open[ticket.id] = ("dead", ticket.attempt)
         self.held[who].remove(delivery)
 
-    @precondition(lambda self: any(self.held))
+    @HELD
     @rule(who=WORKERS)
     def renew(self, who: int) -> None:
         other = self.workers[1 - who].consumer
@@ -149,6 +263,13 @@ class Streams(RuleBasedStateMachine):
         held = {d.entry for d in self.held[who]}
         assert mine == {entry for entry in held if pending.get(entry) == self.workers[who].consumer}
         assert all(pending.get(entry) != other or entry not in mine for entry in held)
+
+    def publish(self, who: int, delivery: Delivery) -> None:
+        ticket = delivery.ticket
+        first = self.open.get(ticket.id) == (delivery.stage, ticket.attempt)
+        assert self.workers[who].hand_over(delivery, self.result_of(delivery), 0.9) == first
+        if first:
+            self.open[ticket.id] = (NEXT[delivery.stage], ticket.attempt)
 
     # -- what always holds -----------------------------------------------------------------------------------
 
@@ -187,4 +308,4 @@ class Streams(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 def test_the_streams_as_a_state_machine(server: LocalServer) -> None:
     Streams.server = server
-    run_state_machine_as_test(Streams, settings=settings(max_examples=40, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Streams, settings=settings(max_examples=80, stateful_step_count=50, deadline=None))
