@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from actors.engine import Sampled
+from common.deliveries import Delivery
 from common.schema import Completion, Policy, Rollout
-from common.streams import Delivery
 
 STEPS_PER_INCARNATION = 2**32
 

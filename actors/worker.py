@@ -13,13 +13,14 @@ import structlog
 
 from actors.engine import Engine, EngineOptions
 from actors.rollout import Groups, version_key
+from common.deliveries import Delivery
 from common.errors import BrokerUnavailable, SamplerMismatch, WeightsError
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
 from common.schema import Policy, Ticket
 from common.settings import Sections
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from common.waiting import Waiting
 from common.weights import verified
 

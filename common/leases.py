@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 import structlog
 
+from common.deliveries import Delivery
 from common.errors import HeroError
-from common.streams import Broker, Delivery
+from common.streams import Broker
 
 log = structlog.get_logger("leases")
 

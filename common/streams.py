@@ -1,4 +1,4 @@
-"""The streams of a run: tickets and their states, hand-over between stages, leases.
+"""The streams of a run: tickets and their states, hand-over between stages.
 
     {run}:tickets  {run}:rollouts  {run}:scored     streams, one owning consumer group each
     {run}:open     hash id -> "stage attempt"        every ticket that is not closed
@@ -11,56 +11,30 @@ exactly once in effect, whatever retries, robs or dies.
 from __future__ import annotations
 
 import re
-import traceback
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
 
-import redis
 import structlog
 
-from common.backlog import GROUPS, Backlog
+from common.backlog import GROUPS
 from common.connection import BrokerFull
-from common.dead_letters import LETTER_BODY_BYTES, MOST_LETTERS
-from common.errors import BrokerUnavailable, SchemaError
-from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
+from common.deliveries import Deliveries, Delivery
+from common.errors import SchemaError
+from common.schema import Rollout, Scored, Stage, Ticket, pack
 
 NEXT: dict[Stage, Stage] = {"tickets": "rollouts", "rollouts": "scored"}
-EXPECTED: dict[Stage, type] = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
 
 REMOVED_TOGETHER = 10_000  # a server takes a million arguments and no more
-LISTED = 10_000  # pending messages, without what they say
-CLAIMED_TOGETHER = 64  # half a megabyte each, at worst more: a reply must come within the client's timeout
 
-_WHOLE = re.compile(rb"0|[1-9][0-9]{0,14}")
 _OPEN = re.compile(rb"(0|[1-9][0-9]{0,14}) (tickets|rollouts|scored|dead) ([1-9][0-9]{0,8})")  # id, stage, attempt
 
 log = structlog.get_logger("streams")
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """A message that this consumer holds a lease on until it hands over, buries or closes it."""
-
-    stage: Stage
-    entry: str
-    message: Ticket | Rollout | Scored
-    """By stage."""
-    deliveries: int
-    """1 at first; higher when earlier holders died or gave it back."""
-
-    @property
-    def ticket(self) -> Ticket:
-        return self.message if isinstance(self.message, Ticket) else self.message.ticket
-
-
-class Broker(Backlog):
-    """One process's access to a run: streams; by its bases backlog, dead letters, shared state and the connection."""
+class Broker(Deliveries):
+    """One process's access to a run; by its bases deliveries, backlog, dead letters, shared state, the connection."""
 
     def _prepare(self) -> None:
         self._script("prepare", list(GROUPS), list(GROUPS.values()))
-
-    # -- learner ---------------------------------------------------------------------------------------------
 
     def issue(self, ticket: Ticket) -> bool:
         """Puts a ticket up once; False if it was up before. Raises BrokerFull instead of waiting for room."""
@@ -95,94 +69,6 @@ class Broker(Backlog):
             log.warning("removed from the open tickets: none of ours", count=len(foreign), fields=shown)
             self._do("hdel", self.key("open"), *foreign[:REMOVED_TOGETHER])
         return found
-
-    # -- workers ---------------------------------------------------------------------------------------------
-
-    def read(self, stage: Stage, count: int, block_ms: int) -> list[Delivery]:
-        """Up to `count` new messages, waiting at most `block_ms` (0: not at all)."""
-        raw = self._do(
-            "xreadgroup", GROUPS[stage], self.consumer, {self.key(stage): ">"}, count=count, block=block_ms or None
-        )
-        streams = raw.items() if isinstance(raw, dict) else raw or []
-        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]
-
-    def claim(
-        self,
-        stage: Stage,
-        min_idle_ms: int,
-        max_deliveries: int,
-        *,
-        held: Container[str] = (),
-        count: int = LISTED,
-    ) -> list[Delivery]:
-        """Takes over at most `count` messages whose lease ran out; one that failed too often goes to the dead letters.
-
-        What is `held` by the caller did not fail, however long the broker was away: its lease is renewed elsewhere.
-        One whose last delivery this is comes alone: should it end its worker once more, it takes no other along.
-        """
-        found = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, idle=min_idle_ms)
-        times = {e["message_id"].decode(): e["times_delivered"] for e in found}
-        due = [entry for entry in times if entry not in held]
-        last = [entry for entry in due if times[entry] + 1 == max_deliveries]
-        chosen = [entry for entry in due if entry not in last][:count] or last[:1]
-        taken = []
-        for delivery in self._taken_over(stage, chosen, min_idle_ms):
-            deliveries = times[delivery.entry] + 1
-            if deliveries > max_deliveries:
-                self.bury(delivery, f"given up after {deliveries - 1} deliveries", "")
-            else:
-                taken.append(replace(delivery, deliveries=deliveries))
-        return taken
-
-    def inherit(self, stage: Stage, min_idle_ms: int) -> list[Delivery]:
-        """Takes over what other consumers left lying, and nothing of one's own, however long that lies."""
-        key, group = self.key(stage), GROUPS[stage]
-        taken: list[Delivery] = []
-        for other in self._do("xinfo_consumers", key, group):
-            if other["name"] == self.consumer.encode() or not other["pending"]:
-                continue
-            left = self._do(
-                "xpending_range", key, group, "-", "+", LISTED, consumername=other["name"], idle=min_idle_ms
-            )
-            taken += self._taken_over(stage, [entry["message_id"].decode() for entry in left], min_idle_ms)
-        return taken
-
-    def missed(self, stage: Stage, held: Container[str]) -> list[Delivery]:
-        """What the server counts as ours and we do not hold: its reply was lost on the way."""
-        mine = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, consumername=self.consumer)
-        entries = [entry["message_id"].decode() for entry in mine]
-        return self._taken_over(stage, [entry for entry in entries if entry not in held], 0)
-
-    def _taken_over(self, stage: Stage, entries: Sequence[str], min_idle_ms: int) -> list[Delivery]:
-        """Pending entries, delivered to us once more."""
-        taken = []
-        for start in range(0, len(entries), CLAIMED_TOGETHER):
-            part = entries[start : start + CLAIMED_TOGETHER]
-            claimed = self._do("xclaim", self.key(stage), GROUPS[stage], self.consumer, min_idle_ms, part)
-            taken += self._deliveries(stage, claimed, 2)
-        return taken
-
-    def _deliveries(self, stage: Stage, entries: Sequence[Any], deliveries: int) -> list[Delivery]:
-        good = []
-        for raw_entry, fields in entries:
-            entry = raw_entry.decode()
-            body = (fields or {}).get(b"m", b"")
-            try:
-                message: Message = unpack(body)
-                if not isinstance(message, EXPECTED[stage]):
-                    raise SchemaError(f"a {message.KIND} in the stream of {stage}")
-                assert isinstance(message, Ticket | Rollout | Scored)
-                delivery = Delivery(stage, entry, message, deliveries)
-                if delivery.ticket.run != self.run:
-                    raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
-            except SchemaError as error:
-                reason, trace, (id, attempt) = f"unreadable: {error}", traceback.format_exc(), _named(fields or {})
-                if not self._bury(stage, entry, id, attempt, reason, trace, body) and id is not None:
-                    reason += f" (beside it stands ticket {id}, attempt {attempt}, which is elsewhere)"
-                    self._bury(stage, entry, None, None, reason, trace, body)
-            else:
-                good.append(delivery)
-        return good
 
     def hand_over(self, delivery: Delivery, result: Rollout | Scored, momentum: float = 0.0) -> bool:
         """Publishes the result, acknowledges the input and advances the ticket, all or nothing.
@@ -225,70 +111,3 @@ class Broker(Backlog):
             ticket = results[place][0].ticket
             log.info("not published: the ticket has moved on", ticket=ticket.id, attempt=ticket.attempt)
         return [bool(done.get(place)) for place in range(len(results))]
-
-    def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
-        """Renews leases; returns the entries that are still ours (a robbed one must be given up)."""
-        mine: set[str] = set()
-        for stage in {d.stage for d in deliveries}:
-            entries = [d.entry for d in deliveries if d.stage == stage]
-            mine |= {e.decode() for e in self._script("renew", [stage], [GROUPS[stage], self.consumer, *entries])}
-        return mine
-
-    def release(self, deliveries: Sequence[Delivery], idle_ms: int) -> None:
-        """Hands back what is not worked on any more: idle for so long, as others see it, and not failed."""
-        for stage in {d.stage for d in deliveries}:
-            entries = [d.entry for d in deliveries if d.stage == stage]
-            self._script("release", [stage], [GROUPS[stage], self.consumer, idle_ms, *entries])
-
-    def bury(self, delivery: Delivery, reason: str, trace: str) -> None:
-        """Gives a message up: dead-letter stream, acknowledged, ticket marked dead."""
-        ticket, body = delivery.ticket, pack(delivery.message)
-        if len(body) > LETTER_BODY_BYTES:
-            body = pack(ticket)  # all that a retry needs
-        self._bury(delivery.stage, delivery.entry, ticket.id, ticket.attempt, reason, trace, body)
-
-    def refuse(self, delivery: Delivery, reason: str, incarnation: int) -> None:
-        """The learner gives a message up that has no part in its ticket, whose state stays as it is. Raises Fenced."""
-        self._bury(delivery.stage, delivery.entry, None, None, reason, "", pack(delivery.message), incarnation)
-
-    def _bury(
-        self,
-        stage: Stage,
-        entry: str,
-        id: int | None,
-        attempt: int | None,
-        reason: str,
-        trace: str,
-        body: bytes,
-        incarnation: int | None = None,
-    ) -> bool:
-        """Whether there is a letter now; without one the ticket has moved on, and the message is only acknowledged."""
-        letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[:LETTER_BODY_BYTES])
-        named, fenced = ["" if id is None else id, attempt or 0], "" if incarnation is None else incarnation
-        args = [GROUPS[stage], entry, *named, stage, pack(letter), MOST_LETTERS, fenced]
-        buried = bool(self._script("bury", ["open", stage, "dead", "fence"], args))
-        event = "dead letter" if buried else "no dead letter, the ticket has moved on"
-        log.error(event, stage=stage, ticket=id, attempt=attempt, reason=reason[:4000])
-        return buried
-
-    def leave(self, stage: Stage) -> None:
-        """Forgets this consumer if it holds nothing. Best effort: one that stays costs a name in a list."""
-        try:
-            self._script("leave", [stage], [GROUPS[stage], self.consumer], (BrokerUnavailable,))
-        except (BrokerUnavailable, redis.RedisError) as error:
-            log.info("left without being forgotten", consumer=self.consumer, why=str(error))
-
-
-def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:
-    """(id, attempt) that stand beside a message: its ticket can be replaced although nobody can read it."""
-    id, attempt = fields.get(b"id", b""), fields.get(b"attempt", b"")
-    return (int(id), int(attempt)) if _WHOLE.fullmatch(id) and _WHOLE.fullmatch(attempt) else (None, None)
-
-
-def _flat(entries: Any) -> list[Any]:
-    """redis-py gives [(id, fields)] by RESP2 and [[(id, fields)]] by RESP3."""
-    return (
-        entries[0]
-        if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple)
-        else entries
-    )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from common.streams import Broker, Delivery
+from common.deliveries import Delivery
+from common.streams import Broker
 from learner.commit import Committer
 from learner.issuer import Issuer
 from learner.ledger import Ledger

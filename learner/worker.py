@@ -10,11 +10,12 @@ import structlog
 from numpy.typing import NDArray
 
 from common.connection import BrokerFull
+from common.deliveries import Delivery
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
 from common.schema import Scored
 from common.settings import Sections
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from common.tasks import Problem
 from common.waiting import Waiting
 from learner.advantage import advantages

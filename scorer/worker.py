@@ -12,13 +12,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from common.deliveries import Delivery
 from common.errors import BrokerError
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
 from common.schema import Rollout, Scored
 from common.settings import Sections
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from common.waiting import Waiting
 from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, settle, shape
 from scorer.sandbox import Item, Sandbox

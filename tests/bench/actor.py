@@ -24,10 +24,11 @@ import numpy as np
 from actors.engine import Engine, EngineOptions
 from actors.worker import Actor
 from common import tasks
+from common.deliveries import Delivery
 from common.schema import Policy, Rollout, Scored
 from common.server import LocalServer
 from common.settings import Sections
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from common.weights import FILE
 from learner import small_model
 from tests.make import ticket

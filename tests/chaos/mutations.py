@@ -35,7 +35,7 @@ class Mutation:
 MUTATIONS = {
     # Whoever dies while it works takes the message along.
     "acknowledge_before_publishing": Mutation(
-        "common/streams.py",
+        "common/deliveries.py",
         "        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]\n",
         "        found = [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]\n"
         "        if found and stage != 'scored':\n"

@@ -8,10 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from common.deliveries import Delivery
 from common.lifecycle import Every
 from common.schema import Rollout, Ticket
 from common.settings import Sections
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from common.tasks import Problem
 from learner.options import policy_options
 from learner.policy import Policy

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from common.deliveries import Delivery
 from common.schema import Ticket
 from common.server import LocalServer
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from tests import make
 from tests.integration.learning import Bench, Player, finish
 from tests.servers import Nodes, Watched

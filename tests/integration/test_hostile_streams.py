@@ -48,10 +48,11 @@ from actors.engine import Sampled
 from actors.worker import Actor
 from common import schema, streams
 from common.connection import KINDS
+from common.deliveries import Delivery
 from common.errors import BrokerUnfit
 from common.schema import Completion, Policy, Rollout, Stage, Ticket, pack
 from common.settings import Sections
-from common.streams import GROUPS, Broker, Delivery
+from common.streams import GROUPS, Broker
 from deploy import cli, queue
 from deploy.watch import Watch
 from scorer.verifier import Verdict

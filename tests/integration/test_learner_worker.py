@@ -14,10 +14,11 @@ import pytest
 import structlog
 
 from common import weights
+from common.deliveries import Delivery
 from common.errors import BrokerUnavailable, CheckpointError, DiskFull, Fenced
 from common.lifecycle import Every
 from common.schema import Rollout, Scored, Ticket, pack
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from common.weights import verified
 from learner import checkpoint, room
 from learner.tickets import capacity

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.deliveries import Delivery
 from common.leases import Leases
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from tests.make import ticket
 from tests.until import until
 

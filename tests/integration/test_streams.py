@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import streams
+from common import deliveries
 from common.connection import BrokerFull
+from common.deliveries import Delivery
 from common.errors import Fenced
 from common.schema import Policy, Ticket, unpack
 from common.server import LocalServer
-from common.streams import Broker, Delivery
+from common.streams import Broker
 from tests.make import rollout, scored, ticket
 from tests.until import until
 
@@ -325,7 +326,7 @@ def test_processes_that_are_gone_are_forgotten_when_nothing_is_left_of_them(brok
 
 
 def test_dead_letters_are_few_and_small_whoever_floods_the_run(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MOST_LETTERS", 5)
+    monkeypatch.setattr(deliveries, "MOST_LETTERS", 5)
     issue(broker)
     [held] = broker.read("tickets", 1, 100)
     large = rollout(held.ticket, tokens=200_000)

@@ -22,10 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from common.deliveries import EXPECTED, Delivery
 from common.errors import Fenced
 from common.schema import Policy, Rollout, Scored, Stage
 from common.server import LocalServer
-from common.streams import EXPECTED, GROUPS, NEXT, Broker, Delivery
+from common.streams import GROUPS, NEXT, Broker
 from tests import make
 from tests.chaos.audit import entries
 

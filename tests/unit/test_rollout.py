@@ -10,8 +10,8 @@ import pytest
 
 from actors.engine import Sampled
 from actors.rollout import STEPS_PER_INCARNATION, Groups, completion_of, version_key
+from common.deliveries import Delivery
 from common.schema import Policy, pack, unpack
-from common.streams import Delivery
 from tests import make
 
 
