@@ -309,4 +309,4 @@ class Streams(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 def test_the_streams_as_a_state_machine(server: LocalServer) -> None:
     Streams.server = server
-    run_state_machine_as_test(Streams, settings=settings(max_examples=80, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(Streams, settings=settings(max_examples=50, stateful_step_count=50, deadline=None))
