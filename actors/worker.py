@@ -188,8 +188,9 @@ class Actor:
         if free > 0 and self._reclaim.due():
             self._reclaim_tickets(free)
         elif free > 0 and time.monotonic() >= self._retry_weights_at:
-            for delivery in self._broker.read("tickets", free, 0 if self._engine.busy else IDLE_BLOCK_MS):
-                self._leases.hold([delivery])
+            taken = self._broker.read("tickets", free, 0 if self._engine.busy else IDLE_BLOCK_MS)
+            self._leases.hold(taken)
+            for delivery in taken:
                 self._start(delivery)
 
     def _reclaim_tickets(self, free: int) -> None:

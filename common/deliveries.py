@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -54,7 +54,7 @@ class Deliveries(Backlog):
             "xreadgroup", GROUPS[stage], self.consumer, {self.key(stage): ">"}, count=count, block=block_ms or None
         )
         streams = raw.items() if isinstance(raw, dict) else raw or []
-        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), 1)]
+        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), {})]
 
     def claim(
         self,
@@ -70,49 +70,47 @@ class Deliveries(Backlog):
         What is `held` by the caller did not fail, however long the broker was away: its lease is renewed elsewhere.
         One whose last delivery this is comes alone: should it end its worker once more, it takes no other along.
         """
-        found = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, idle=min_idle_ms)
-        times = {e["message_id"].decode(): e["times_delivered"] for e in found}
-        due = [entry for entry in times if entry not in held]
-        last = [entry for entry in due if times[entry] + 1 == max_deliveries]
-        chosen = [entry for entry in due if entry not in last][:count] or last[:1]
+        due = [item for item in self._pending(stage, idle=min_idle_ms).items() if item[0] not in held]
+        last = [(entry, times) for entry, times in due if times + 1 == max_deliveries]
+        others = [(entry, times) for entry, times in due if times + 1 != max_deliveries]
         taken = []
-        for delivery in self._taken_over(stage, chosen, min_idle_ms):
-            deliveries = times[delivery.entry] + 1
-            if deliveries > max_deliveries:
-                self.bury(delivery, f"given up after {deliveries - 1} deliveries", "")
+        for delivery in self._taken_over(stage, dict(others[:count] or last[:1]), min_idle_ms):
+            if delivery.deliveries > max_deliveries:
+                self.bury(delivery, f"given up after {delivery.deliveries - 1} deliveries", "")
             else:
-                taken.append(replace(delivery, deliveries=deliveries))
+                taken.append(delivery)
         return taken
 
     def inherit(self, stage: Stage, min_idle_ms: int) -> list[Delivery]:
         """Takes over what other consumers left lying, and nothing of one's own, however long that lies."""
-        key, group = self.key(stage), GROUPS[stage]
         taken: list[Delivery] = []
-        for other in self._do("xinfo_consumers", key, group):
+        for other in self._do("xinfo_consumers", self.key(stage), GROUPS[stage]):
             if other["name"] == self.consumer.encode() or not other["pending"]:
                 continue
-            left = self._do(
-                "xpending_range", key, group, "-", "+", LISTED, consumername=other["name"], idle=min_idle_ms
-            )
-            taken += self._taken_over(stage, [entry["message_id"].decode() for entry in left], min_idle_ms)
+            left = self._pending(stage, consumername=other["name"], idle=min_idle_ms)
+            taken += self._taken_over(stage, left, min_idle_ms)
         return taken
 
     def missed(self, stage: Stage, held: Container[str]) -> list[Delivery]:
         """What the server counts as ours and we do not hold: its reply was lost on the way."""
-        mine = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, consumername=self.consumer)
-        entries = [entry["message_id"].decode() for entry in mine]
-        return self._taken_over(stage, [entry for entry in entries if entry not in held], 0)
+        mine = self._pending(stage, consumername=self.consumer)
+        return self._taken_over(stage, {entry: times for entry, times in mine.items() if entry not in held}, 0)
 
-    def _taken_over(self, stage: Stage, entries: Sequence[str], min_idle_ms: int) -> list[Delivery]:
-        """Pending entries, delivered to us once more."""
-        taken = []
+    def _pending(self, stage: Stage, **which: Any) -> dict[str, int]:
+        """Entry to how often it was delivered, of what the group holds and `which` (consumername, idle) chooses."""
+        found = self._do("xpending_range", self.key(stage), GROUPS[stage], "-", "+", LISTED, **which)
+        return {pending["message_id"].decode(): pending["times_delivered"] for pending in found}
+
+    def _taken_over(self, stage: Stage, times: Mapping[str, int], min_idle_ms: int) -> list[Delivery]:
+        """Pending entries, delivered so many `times` before, and now to us."""
+        entries, taken = list(times), []
         for start in range(0, len(entries), CLAIMED_TOGETHER):
             part = entries[start : start + CLAIMED_TOGETHER]
             claimed = self._do("xclaim", self.key(stage), GROUPS[stage], self.consumer, min_idle_ms, part)
-            taken += self._deliveries(stage, claimed, 2)
+            taken += self._deliveries(stage, claimed, times)
         return taken
 
-    def _deliveries(self, stage: Stage, entries: Sequence[Any], deliveries: int) -> list[Delivery]:
+    def _deliveries(self, stage: Stage, entries: Sequence[Any], times: Mapping[str, int]) -> list[Delivery]:
         good = []
         for raw_entry, fields in entries:
             entry = raw_entry.decode()
@@ -122,7 +120,7 @@ class Deliveries(Backlog):
                 if not isinstance(message, EXPECTED[stage]):
                     raise SchemaError(f"a {message.KIND} in the stream of {stage}")
                 assert isinstance(message, Ticket | Rollout | Scored)
-                delivery = Delivery(stage, entry, message, deliveries)
+                delivery = Delivery(stage, entry, message, times.get(entry, 0) + 1)
                 if delivery.ticket.run != self.run:
                     raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
             except SchemaError as error:
@@ -137,15 +135,13 @@ class Deliveries(Backlog):
     def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
         """Renews leases; returns the entries that are still ours (a robbed one must be given up)."""
         mine: set[str] = set()
-        for stage in {d.stage for d in deliveries}:
-            entries = [d.entry for d in deliveries if d.stage == stage]
+        for stage, entries in _by_stage(deliveries).items():
             mine |= {e.decode() for e in self._script("renew", [stage], [GROUPS[stage], self.consumer, *entries])}
         return mine
 
     def release(self, deliveries: Sequence[Delivery], idle_ms: int) -> None:
         """Hands back what is not worked on any more: idle for so long, as others see it, and not failed."""
-        for stage in {d.stage for d in deliveries}:
-            entries = [d.entry for d in deliveries if d.stage == stage]
+        for stage, entries in _by_stage(deliveries).items():
             self._script("release", [stage], [GROUPS[stage], self.consumer, idle_ms, *entries])
 
     def bury(self, delivery: Delivery, reason: str, trace: str) -> None:
@@ -185,6 +181,14 @@ class Deliveries(Backlog):
             self._script("leave", [stage], [GROUPS[stage], self.consumer], (BrokerUnavailable,))
         except (BrokerUnavailable, redis.RedisError) as error:
             log.info("left without being forgotten", consumer=self.consumer, why=str(error))
+
+
+def _by_stage(deliveries: Sequence[Delivery]) -> dict[Stage, list[str]]:
+    """The entries of each stage."""
+    found: dict[Stage, list[str]] = {}
+    for delivery in deliveries:
+        found.setdefault(delivery.stage, []).append(delivery.entry)
+    return found
 
 
 def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:

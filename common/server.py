@@ -96,7 +96,11 @@ class LocalServer:
             "--dir",
             str(folder.absolute()),
         ]
-        self._start()
+        try:
+            self._start()
+        except BrokerUnavailable:
+            self.stop()
+            raise
 
     def _start(self) -> None:
         self._socket.unlink(missing_ok=True)  # left by a server that was killed

@@ -44,12 +44,10 @@ class Reconciler:
         """Issues again what nobody has any more, neither the broker nor `ready`. Raises BrokerFull."""
         closing = self._committer.ids
         known = self.adopt(ledger, incarnation, reach=0)  # only this learner issues while it lives
-        for id, (stage, attempt) in known.items():
-            if stage == "dead" and ledger.accepts(id, attempt):  # somebody dropped its letter unread
+        for id, attempt in [(id, attempt) for id, (stage, attempt) in known.items() if stage == "dead"]:
+            if ledger.accepts(id, attempt):  # somebody dropped its letter unread
                 self._bury(ledger, id, attempt)
-            elif (
-                stage == "dead" and ledger.is_settled(id) and id not in closing
-            ):  # booked by one who died before it closed it
+            elif ledger.is_settled(id) and id not in closing:  # booked by one who died before it closed it
                 self._committer.settle(id, attempt)
         if self._broker.idle(len({d.entry for d in ready} | self._committer.entries)):
             known = {}  # open, and in no stream: somebody took their messages away

@@ -54,7 +54,7 @@ class BrokerState:
     messages: Mapping[str, set[tuple[int, int]]]
     """Per stage (id, attempt) of every unacknowledged entry."""
     letters: Sequence[str] = ()
-    """Of every dead letter its ticket and reason."""
+    """Of the first dead letters their tickets and reasons."""
 
 
 def audit(
@@ -108,14 +108,13 @@ def audit(
     return found
 
 
-def letters(broker: Broker) -> list[str]:
-    """The first dead letters."""
-    return [f"ticket {letter.id}, {letter.stage}: {letter.reason}" for _, letter in broker.dead_letters()]
-
-
-def unacknowledged(client: Any, run_id: str) -> dict[str, set[tuple[int, int]]]:
-    """Per stage (id, attempt) of every entry that its owning group has not acknowledged."""
-    return {stage: set(entries(client, run_id, stage)) for stage in GROUPS}
+def state_of(broker: Broker) -> BrokerState:
+    client = client_of(broker.url)
+    return BrokerState(
+        broker.open_tickets(),
+        {stage: set(entries(client, broker.run, stage)) for stage in GROUPS},
+        [f"ticket {letter.id}, {letter.stage}: {letter.reason}" for _, letter in broker.dead_letters()],
+    )
 
 
 def entries(client: Any, run_id: str, stage: Stage) -> list[tuple[int, int]]:
@@ -166,12 +165,12 @@ class Observer(threading.Thread):
                 if stage == "scored":
                     self.scored[id] = message[b"m"]
 
-    def missed(self, client: Any) -> list[str]:
+    def missed(self) -> list[str]:
         """Streams that had more entries, by the server's own count, than were seen."""
         seen = Counter[str]()
         for (stage, _, _), times in self.published.items():
             seen[stage] += times
-        added = {stage: client.xinfo_stream(key)["entries-added"] for key, stage in self._stages.items()}
+        added = {stage: self._client.xinfo_stream(key)["entries-added"] for key, stage in self._stages.items()}
         return [
             f"{seen[stage]} of {entries} entries of {stage} were seen"
             for stage, entries in added.items()

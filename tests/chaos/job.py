@@ -12,13 +12,12 @@ from pathlib import Path
 
 import msgpack
 
-from common.address import client_of
-from common.errors import BooksError
+from common.errors import BooksError, CheckpointError
 from common.lifecycle import computing_environment
 from common.streams import Broker
 from learner import checkpoint
 from learner.ledger import Ledger
-from tests.chaos.audit import BrokerState, Findings, Observer, audit, letters, unacknowledged
+from tests.chaos.audit import Findings, Observer, audit, state_of
 from tests.chaos.cluster import ROOT
 
 GROUPS_PER_STEP = 4
@@ -95,18 +94,16 @@ def outcome(
     run: Path, settings: Path, broker: Broker, observer: Observer, *, losses: bool = False, replay: bool = True
 ) -> Outcome:
     """Compares the newest whole checkpoint in the run's folder with the broker, and with an uninterrupted run."""
-    found = checkpoint.latest(run / "checkpoints")
-    if found is None:
-        return Outcome(0, Ledger(), Findings(lost=[f"every checkpoint under {run}"]))
     try:
+        found = checkpoint.latest(run / "checkpoints")
+        if found is None:
+            return Outcome(0, Ledger(), Findings(lost=[f"every checkpoint under {run}"]))
         ledger = Ledger.restored(msgpack.unpackb(found.state)["ledger"])
-    except BooksError as error:
-        return Outcome(found.step, Ledger(), Findings(lost=[str(error)]))
-    client = client_of(broker.url)
-    state = BrokerState(broker.open_tickets(), unacknowledged(client, broker.run), letters(broker))
-    findings = audit(ledger, found.step, GROUPS_PER_STEP, state, observer.published, losses=losses)
+    except (BooksError, CheckpointError) as error:
+        return Outcome(0, Ledger(), Findings(lost=[str(error)]))
+    findings = audit(ledger, found.step, GROUPS_PER_STEP, state_of(broker), observer.published, losses=losses)
     if not losses:
-        findings.lost += observer.missed(client)
+        findings.lost += observer.missed()
     if replay:
         findings.differing += _not_replayed(settings, run, found.step, ledger, observer.scored)
     return Outcome(found.step, ledger, findings)

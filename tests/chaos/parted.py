@@ -178,14 +178,15 @@ class Parted:
     def _watch(self) -> None:
         self.steps.look()
         pids = {name: worker.process.pid for name, worker in self.cluster.workers.items()}
-        for name, code in [(gone.name, gone.code) for gone in self.cluster.mend(self.cluster.away)]:
-            asked = self._leaving.pop(pids[name], None)
+        for gone in self.cluster.mend(self.cluster.away):
+            pid = pids[gone.name]
+            asked = self._leaving.pop(pid, None)
             if asked is not None:
                 self.slowest_leave_s = max(self.slowest_leave_s, time.time() - asked)
             # One that starts while it cannot reach the broker says so and ends; it is started again.
-            unlucky = code == BrokerUnavailable.exit_code and (asked is not None or pids[name] not in self._signs)
-            if not unlucky and not (asked is not None and code == 0):
-                self.violations.append(f"{name} ended by itself with exit code {code}")
+            unlucky = gone.code == BrokerUnavailable.exit_code and (asked is not None or pid not in self._signs)
+            if not unlucky and not (asked is not None and gone.code == 0):
+                self.violations.append(f"{gone.name} ended by itself with exit code {gone.code}")
         for name, pid in pids.items():
             if time.time() > self._leaving.get(pid, float("inf")) + LEAVES_S:
                 del self._leaving[pid]

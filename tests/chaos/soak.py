@@ -30,7 +30,7 @@ from tests.chaos.audit import FINDINGS, Observer
 from tests.chaos.fire import POLL_S, BrokerKind, Fire
 
 MOST_VIOLATIONS = 10
-STEPS_PER_KILL = 5  # kills for which at least one step survives
+KILLS_PER_STEP = 5  # at most: so many steps must survive
 
 
 def soak(
@@ -75,8 +75,8 @@ def soak(
             losses=losses,
             replay=not (real and losses),  # what was sampled twice differs
         )
-        if outcome.step < kills // STEPS_PER_KILL:
-            run.violations.append(f"{outcome.step} surviving steps, {kills // STEPS_PER_KILL} are wanted")
+        if outcome.step < kills // KILLS_PER_STEP:
+            run.violations.append(f"{outcome.step} surviving steps, {kills // KILLS_PER_STEP} are wanted")
     finally:
         run.close()
     return {

@@ -167,11 +167,8 @@ def test_sigma_bar_moves_once_per_ticket(start, reward_model, broker: Broker) ->
     assert broker.sigma_bar() == pytest.approx(expected, rel=1e-12)
     # When the late one publishes as well
     late = dataclasses.replace(second, sigma_u=99.0)
-    entry = broker._redis.xrange(broker.key("rollouts"))[-1][0].decode()
-    delivery = broker._deliveries(
-        "rollouts", [(entry.encode(), broker._redis.xrange(broker.key("rollouts"))[-1][1])], 2
-    )
-    assert not broker.hand_over(delivery[0], late, momentum)
+    [delivery] = broker._deliveries("rollouts", broker._redis.xrange(broker.key("rollouts"))[-1:], {})
+    assert not broker.hand_over(delivery, late, momentum)
     # Then nothing moves
     assert broker.sigma_bar() == pytest.approx(expected, rel=1e-12)
 
