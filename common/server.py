@@ -11,10 +11,12 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import quote
 
 import redis
 import structlog
 
+from common.address import client_of
 from common.errors import BrokerUnavailable
 from common.lifecycle import die_with_parent
 
@@ -67,22 +69,22 @@ class LocalServer:
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
         self._own_folder: Path | None = None
-        self._socket = folder.absolute() / "broker.sock"
-        if len(str(self._socket)) > MAX_SOCKET_PATH:
+        self.socket = folder.absolute() / "broker.sock"
+        if len(str(self.socket)) > MAX_SOCKET_PATH:
             self._own_folder = Path(tempfile.mkdtemp(prefix="hero-"))
-            self._socket = self._own_folder / "broker.sock"
-        if _answers(self._socket):
+            self.socket = self._own_folder / "broker.sock"
+        self.url = f"unix://{quote(str(self.socket))}"
+        if _answers(self.url):
             raise BrokerUnavailable(
-                f"another server already answers on {self._socket}: a run in this folder is still going; "
+                f"another server already answers on {self.socket}: a run in this folder is still going; "
                 "stop it, or choose another run.folder"
             )
-        self.url = f"unix://{self._socket}"
         self.command = [
             self.binary,
             "--port",
             "0",
             "--unixsocket",
-            str(self._socket),
+            str(self.socket),
             "--unixsocketperm",
             "700",
             "--maxmemory",
@@ -103,7 +105,7 @@ class LocalServer:
             raise
 
     def _start(self) -> None:
-        self._socket.unlink(missing_ok=True)  # left by a server that was killed
+        self.socket.unlink(missing_ok=True)  # left by a server that was killed
         with self._log.open("ab") as out:
             self.process = subprocess.Popen(
                 self.command,
@@ -114,7 +116,7 @@ class LocalServer:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_DEADLINE_S
-        while not _answers(self._socket):
+        while not _answers(self.url):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self._end()
                 raise BrokerUnavailable(
@@ -162,9 +164,9 @@ class LocalServer:
         self.stop()
 
 
-def _answers(socket: Path) -> bool:
+def _answers(url: str) -> bool:
     try:
-        return bool(redis.Redis(unix_socket_path=str(socket), socket_timeout=2, socket_connect_timeout=2).ping())
+        return bool(client_of(url).ping())
     except redis.RedisError:
         return False
 

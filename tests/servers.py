@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from common.lifecycle import die_with_parent
 from common.server import find_server
@@ -54,7 +56,7 @@ class Servers:
                 stderr=out,
                 preexec_fn=die_with_parent,
             )
-        client = redis.Redis(port=port, **login)  # type: ignore[arg-type]
+        client = redis.Redis(port=port, retry=Retry(NoBackoff(), 0), **login)  # type: ignore[arg-type]
         settled(client.ping, f"server on port {port}")
         return client
 

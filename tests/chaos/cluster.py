@@ -54,7 +54,7 @@ class Server:
     def __init__(self, folder: Path, memory_mb: int) -> None:
         self._folder, self._memory_mb = folder, memory_mb
         self._server = self._start()
-        self.socket = Path(self._server.url.removeprefix("unix://"))
+        self.socket = self._server.socket
 
     @property
     def url(self) -> str:

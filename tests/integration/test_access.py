@@ -16,6 +16,7 @@ import pytest
 import redis
 import trustme
 
+from common import address
 from common.address import client_of
 from common.errors import BrokerUnavailable, BrokerUnfit
 from common.schema import Policy
@@ -183,7 +184,11 @@ def test_scripts_give_no_rights(guarded: Guarded, run_id: str) -> None:
     guarded.admin.acl_log_reset()
 
 
-def test_who_comes_the_wrong_way_is_told_the_remedy(guarded: Guarded, run_id: str) -> None:
+def test_who_comes_the_wrong_way_is_told_the_remedy(
+    guarded: Guarded, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for timeout in ("READ_TIMEOUT_S", "CONNECT_TIMEOUT_S"):  # a server without TLS is silent to one who comes with it
+        monkeypatch.setattr(address, timeout, 0.5)
     right = guarded.addresses["actor"]
     bare, _, query = right.partition("?")
     user, password = re.findall(r"//(.*):(.*)@", right)[0]

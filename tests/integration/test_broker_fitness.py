@@ -244,7 +244,7 @@ def test_a_connection_that_is_cut_does_not_end_a_drain(
     broker: Broker, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a worker that was told to stop and has a result left
-    proxy = Proxy(tmp_path / "p", Path(server.url.removeprefix("unix://")))
+    proxy = Proxy(tmp_path / "p", server.socket)
     stop = threading.Event()
     draining = Broker(proxy.url, broker.run, "test", stop=stop)
     broker.issue(ticket(broker.run, 0, incarnation=broker.take_over()))
