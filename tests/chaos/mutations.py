@@ -5,6 +5,7 @@ One JSON line for each mutation: what the soak found, after how many kills and s
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -92,9 +93,11 @@ def found_in(folder: Path, kills: int) -> dict[str, int]:
     return {kind: result[kind] for kind in FINDINGS if result[kind]}
 
 
-def main(names: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.mutations", description=__doc__)
+    parser.add_argument("name", nargs="*", choices=[[], *MUTATIONS], help=f"all unless named: {', '.join(MUTATIONS)}")
     unseen = 0
-    for name in names or MUTATIONS:
+    for name in parser.parse_args(argv).name or MUTATIONS:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="mutation-") as temporary:
             folder = mutated(MUTATIONS[name], Path(temporary))
@@ -110,4 +113,4 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())
