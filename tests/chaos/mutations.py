@@ -95,7 +95,8 @@ def found_in(folder: Path, kills: int) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.mutations", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[[], *MUTATIONS], help=f"all unless named: {', '.join(MUTATIONS)}")
+    told = f"of {', '.join(MUTATIONS)}; all unless named"
+    parser.add_argument("name", nargs="*", choices=[[], *MUTATIONS], metavar="NAME", help=told)
     unseen = 0
     for name in parser.parse_args(argv).name or MUTATIONS:
         started = time.monotonic()
