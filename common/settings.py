@@ -132,8 +132,11 @@ class ActorSettings(Section):
 class VerifierSettings(Section):
     """Rule verifier, in killable child processes."""
 
-    kind: Literal["math", "task"] = "math"
-    """`math`: math-verify. `task`: reasoning-gym's own scorer (needs reasoning-gym data)."""
+    kind: Literal["math", "paper", "task"] = "math"
+    """`math`: our rules on math-verify. `paper`: math-verify alone, as the paper's framework wraps it. `task`:
+    reasoning-gym's own scorer (needs reasoning-gym data)."""
+    unevaluated: bool = False
+    """`math` takes \\boxed{2+2} for 4: a sum or product of numbers that was left as it is."""
     children: Positive = 1
     """Child processes per scorer."""
     deadline_s: Annotated[float, Field(gt=0)] = 5.0
@@ -304,8 +307,8 @@ class RMSettings(Section):
     prompts: Positive = 1000
     """Problems that are used nowhere else."""
     completions: Positive = 8
-    label: Literal["math", "task"] = "math"
-    """Who labels: math-verify, or reasoning-gym's own scorer."""
+    label: Literal["math", "paper", "task"] = "math"
+    """Who labels, as `verifier.kind`."""
     epochs: Positive = 2
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     lr: Annotated[float, Field(gt=0.0)] = 5e-4

@@ -69,7 +69,7 @@ def _usable(
             f"prompt too long: {tokens} tokens, data.max_prompt_tokens = {limit}" if tokens > limit else None
         )
     hard = [i for i, p in enumerate(problems) if reasons[i] is None and not _PLAIN_NUMBER.fullmatch(p.answer)]
-    if settings.verifier.kind == "math" and hard:
+    if settings.verifier.kind != "task" and hard:
         from scorer.worker import make_sandbox
 
         with make_sandbox(settings) as sandbox:

@@ -76,6 +76,8 @@ def _closing_brace(text: str, start: int, max_chars: int) -> int | None:
 
 def _joins(between: str) -> bool:
     """Whether two boxes with this text between them are parts of one answer, not two attempts."""
+    if not between:
+        return True
     if len(between) > 40 or _BETWEEN.fullmatch(between) is None:
         return False
     return "," in between or "and" in between or "or" in between

@@ -1,10 +1,10 @@
-"""The loop of one verification child: `python -m scorer.child SOCKET_FD PROGRESS_FD PARENT_PID KIND MEMORY_MB`.
+"""The loop of one verification child: `python -m scorer.child SOCKET PROGRESS PARENT_PID KIND MEMORY_MB UNEVALUATED`.
 
 Requests and replies are lines of JSON over a socket pair. JSON, so that a child that untrusted text has
 taken over can send its parent nothing but strings and numbers; a pickle would be code.
 
     request  [[gold, answer text, answer kind, meta], ...]   an answer of null checks the gold itself
-    reply    [status, extracted, milliseconds]               one per task, in order
+    reply    [status, extracted, milliseconds, rule]         one per task, in order
 
 To wake the parent for every reply costs a tenth of an answer, so quick replies travel together. Which answer
 a child was at when it hung or died stands in a page of memory that both see: the number of tasks begun.
@@ -25,6 +25,7 @@ import traceback
 from typing import Any
 
 from scorer.answers import Answer
+from scorer.equivalence.compare import Options
 from scorer.verifier import Kind, Verdict, gold_problem, judge, warm_up
 
 OUT_OF_MEMORY = 71
@@ -35,7 +36,7 @@ PROGRESS_BYTES = 8
 _PR_SET_PDEATHSIG = 1
 
 
-def main(socket_fd: int, progress_fd: int, parent_pid: int, kind: Kind, memory_mb: int) -> int:
+def main(socket_fd: int, progress_fd: int, parent_pid: int, kind: Kind, memory_mb: int, options: Options) -> int:
     die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     connection = socket.socket(fileno=socket_fd)
@@ -48,37 +49,37 @@ def main(socket_fd: int, progress_fd: int, parent_pid: int, kind: Kind, memory_m
     silence()
     connection.sendall(line("ready", None))
     try:
-        serve(kind, connection, mmap.mmap(progress_fd, PROGRESS_BYTES))
+        serve(kind, options, connection, mmap.mmap(progress_fd, PROGRESS_BYTES))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     return 0  # the parent closed its end
 
 
-def serve(kind: Kind, connection: socket.socket, progress: mmap.mmap) -> None:
+def serve(kind: Kind, options: Options, connection: socket.socket, progress: mmap.mmap) -> None:
     begun = 0
     for request in connection.makefile("rb"):
         replies, flushed = b"", time.monotonic()
         for task in json.loads(request):
             begun += 1
             progress[:] = begun.to_bytes(PROGRESS_BYTES, "little")
-            verdict = answer_to(kind, *task)
-            replies += line(verdict.status, verdict.extracted, verdict.milliseconds)
+            verdict = answer_to(kind, options, *task)
+            replies += line(verdict.status, verdict.extracted, verdict.milliseconds, verdict.rule)
             if time.monotonic() > flushed + FLUSH_SECONDS:
                 connection.sendall(replies)
                 replies, flushed = b"", time.monotonic()
         connection.sendall(replies)
 
 
-def line(status: str, text: str | None, milliseconds: float = 0.0) -> bytes:
-    return json.dumps([status, text, round(milliseconds, 3)]).encode() + b"\n"
+def line(status: str, text: str | None, milliseconds: float = 0.0, rule: str = "") -> bytes:
+    return json.dumps([status, text, round(milliseconds, 3), rule]).encode() + b"\n"
 
 
-def answer_to(kind: Kind, gold: str, text: str | None, how: Any, meta: dict[str, str]) -> Verdict:
+def answer_to(kind: Kind, options: Options, gold: str, text: str | None, how: Any, meta: dict[str, str]) -> Verdict:
     try:
         if text is None:
-            problem = gold_problem(gold)
+            problem = gold_problem(kind, gold)
             return Verdict("unparsable" if problem else "correct", problem, 0.0)
-        return judge(kind, gold, Answer(text, how), meta)
+        return judge(kind, gold, Answer(text, how), meta, options)
     except MemoryError:
         raise
     except Exception as error:
@@ -111,5 +112,6 @@ def silence() -> None:
 
 
 if __name__ == "__main__":
-    _socket_fd, _progress_fd, _parent_pid, _kind, _memory_mb = sys.argv[1:]
-    sys.exit(main(int(_socket_fd), int(_progress_fd), int(_parent_pid), _kind, int(_memory_mb)))  # type: ignore[arg-type]
+    _socket_fd, _progress_fd, _parent_pid, _memory_mb = (int(sys.argv[at]) for at in (1, 2, 3, 5))
+    _options = Options(unevaluated=sys.argv[6] == "True")
+    sys.exit(main(_socket_fd, _progress_fd, _parent_pid, sys.argv[4], _memory_mb, _options))  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ class Sandbox:
 
     children: processes, and answers judged at a time. deadline_s: wall seconds per answer.
     memory_mb: MiB of address space that a child may take beyond what it starts with. max_chars: longest
-    answer that is judged. tasks_per_child: answers after which a child is replaced.
+    answer that is judged. tasks_per_child: answers after which a child is replaced. unevaluated: accept 2+2 for 4.
 
     What fails is tried again alone, in a fresh child: twice too slow is `timeout`, twice fatal to its child
     is `error`. So neither a hiccup of the machine nor a neighbour is blamed on a completion.
@@ -62,6 +62,7 @@ class Sandbox:
         max_chars: int,
         tasks_per_child: int,
         verifier: Kind = "math",
+        unevaluated: bool = False,
     ) -> None:
         if children < 1 or deadline_s <= 0 or memory_mb < 1 or max_chars < 1 or tasks_per_child < 1:
             raise ValueError(
@@ -73,6 +74,7 @@ class Sandbox:
         self.tasks_per_child = tasks_per_child
         self.verifier = verifier
         self._memory_mb = memory_mb
+        self._unevaluated = unevaluated
         self._closed = False
         self._lock = threading.Lock()
         self._running: set[ChildProcess] = set()
@@ -98,7 +100,7 @@ class Sandbox:
         return [Verdict("no_answer", None, 0.0) if key is None else verdicts[key] for key in keys]
 
     def check_golds(self, golds: Sequence[str]) -> list[str | None]:
-        """Per gold answer the reason why math-verify cannot use it, or None. Cannot hang."""
+        """Per gold answer the reason why no answer can be compared with it, or None. Cannot hang."""
         reasons: list[str | None] = [
             f"the gold answer has {len(gold)} characters, the limit is {GOLD_MAX_CHARS}"
             if len(gold) > GOLD_MAX_CHARS
@@ -204,7 +206,7 @@ class Sandbox:
             with self._lock:  # so that close() sees every child that was ever started
                 if self._closed:
                     raise RuntimeError("closed")
-                starting = ChildProcess(self.verifier, self._memory_mb)
+                starting = ChildProcess(self.verifier, self._memory_mb, self._unevaluated)
                 self._running.add(starting)
             try:
                 starting.wait_until_ready()

@@ -1,7 +1,7 @@
 """`hero score`: rewards for the rows of a file, without a run.
 
 Row in:  {"question": "12 + 30 = ?", "gold": "42", "completions": ["\\\\boxed{42}", "\\\\boxed{43}"]}
-Row out: the same fields, with "statuses", "extracted", "rm_scores", "r_hat", "rewards" and "weight".
+Row out: the same fields, with "statuses", "rules", "extracted", "rm_scores", "r_hat", "rewards" and "weight".
 
 Every input row gives one output row, in order. A row that cannot be scored keeps its fields and gets
 "error": the reason; one that is no JSON object becomes {"line": its number, "error": the reason}. Blank
@@ -173,6 +173,7 @@ def _reward(
     shaped = shape(options.mode, correct, settled, sigma_bar=sigma_bar, options=options)
     row.fields |= {
         "statuses": statuses,
+        "rules": [verdict.rule or None for verdict in verdicts],
         "extracted": [verdict.extracted for verdict in verdicts],
         "rm_scores": None if scores is None else [None if np.isnan(s) else float(s) for s in scores],
         "r_hat": shaped.r_hat.tolist(),

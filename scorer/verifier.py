@@ -12,12 +12,13 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from scorer.answers import Answer, find_answer
+from scorer.equivalence.compare import NO_OPTIONS, Options, equal, is_answer
 
-Kind = Literal["math", "task"]
+Kind = Literal["math", "paper", "task"]
 Status = Literal["correct", "wrong", "no_answer", "unparsable", "timeout", "error"]
 
 EXTRACTED_CHARS = 500
@@ -40,6 +41,8 @@ class Verdict:
     """The answer as it was read, at most EXTRACTED_CHARS characters; None where there is none."""
     milliseconds: float
     """Wall time of the judgement; 0 where none was needed."""
+    rule: str = ""
+    """What made it correct: "same number", "units converted", "part by part", ..."""
 
     @property
     def correct(self) -> bool:
@@ -48,7 +51,7 @@ class Verdict:
 
 def answer_of(kind: Kind, completion: str, max_chars: int) -> Answer | None:
     """The part of a completion that a verifier of this kind judges; None: status `no_answer`."""
-    if kind == "math":
+    if kind != "task":
         return find_answer(completion, max_chars)
     from common.tasks import last_boxed
 
@@ -59,22 +62,48 @@ def answer_of(kind: Kind, completion: str, max_chars: int) -> Answer | None:
 def warm_up(kind: Kind) -> None:
     """Imports what judging needs and runs it once, so that no answer pays for it."""
     logging.disable(logging.CRITICAL)  # math-verify warns that its time limits are off
-    judge_math("1", Answer("1", "exact"))
     if kind == "task":
         from common.tasks import reasoning_gym
 
         reasoning_gym()
+    else:
+        judge(kind, "x cm", Answer("y mm", "exact"), {})
 
 
-def judge(kind: Kind, gold: str, answer: Answer, meta: Mapping[str, str]) -> Verdict:
+def judge(kind: Kind, gold: str, answer: Answer, meta: Mapping[str, str], options: Options = NO_OPTIONS) -> Verdict:
     """Judges one answer; may never return. Raises MemoryError when the memory cap is hit."""
     start = time.perf_counter()
-    verdict = judge_task(gold, answer, meta) if kind == "task" else judge_math(gold, answer)
-    milliseconds = (time.perf_counter() - start) * 1e3
-    return Verdict(verdict.status, verdict.extracted, milliseconds)
+    if kind == "task":
+        verdict = judge_task(gold, answer, meta)
+    elif kind == "paper":
+        verdict = judge_as_the_paper(gold, answer)
+    else:
+        verdict = judge_math(gold, answer, options)
+    return replace(verdict, milliseconds=(time.perf_counter() - start) * 1e3)
 
 
-def judge_math(gold: str, answer: Answer) -> Verdict:
+def judge_math(gold: str, answer: Answer, options: Options = NO_OPTIONS) -> Verdict:
+    """By the rules of `scorer.equivalence`, on math-verify as their engine."""
+    text = answer.text
+    if answer.kind == "tail":
+        found = _parse(text, expressions=True)
+        if not found:
+            return Verdict("no_answer", None, 0.0)
+        # The last entry is the text that math-verify read, or the only thing it got.
+        text = found[-1] if isinstance(found[-1], str) else ""
+    rule = equal(_gold_text(gold), text, options)
+    if rule:
+        return Verdict("correct", text[:EXTRACTED_CHARS], 0.0, rule)
+    return Verdict("wrong" if is_answer(text) else "unparsable", text[:EXTRACTED_CHARS], 0.0)
+
+
+def _gold_text(gold: str) -> str:
+    """The answer of a gold that is a whole solution."""
+    found = find_answer(gold, len(gold)) if "\\boxed" in gold else None
+    return found.text if found else gold
+
+
+def judge_as_the_paper(gold: str, answer: Answer) -> Verdict:
     """math-verify as the HERO paper uses it: gold as boxed LaTeX; prediction as LaTeX or expression; any match."""
     from math_verify import verify
     from sympy import Basic, MatrixBase
@@ -85,14 +114,13 @@ def judge_math(gold: str, answer: Answer) -> Verdict:
         found = _parse(answer.text, expressions=True)
         if not found:
             return Verdict("no_answer", None, 0.0)
-        # The last entry is the text that math-verify read, or the only thing it got.
         extracted = found[-1] if isinstance(found[-1], str) else ""
     extracted = extracted[:EXTRACTED_CHARS]
     # The order matters: a gold relation may be met by a set, not the other way round.
     for right, given in itertools.product(_parse_gold(gold), found):
         try:
             if verify(right, given, timeout_seconds=None, raise_on_error=True):
-                return Verdict("correct", extracted, 0.0)
+                return Verdict("correct", extracted, 0.0, "math-verify")
         except MemoryError:
             raise
         except Exception:  # noqa: S112  sympy gave up on comparing this pair: no match, as in math-verify
@@ -111,19 +139,22 @@ def judge_task(gold: str, answer: Answer, meta: Mapping[str, str]) -> Verdict:
         right = score(meta, gold, f"\\boxed{{{answer.text}}}") == 1.0
     except DataError:
         return Verdict("error", extracted, 0.0)
-    return Verdict("correct" if right else "wrong", extracted, 0.0)
+    return Verdict("correct" if right else "wrong", extracted, 0.0, "reasoning-gym" if right else "")
 
 
-def gold_problem(gold: str) -> str | None:
-    """Why math-verify cannot use this gold answer; None when it can. May never return."""
-    from sympy import Basic, MatrixBase
-
+def gold_problem(kind: Kind, gold: str) -> str | None:
+    """Why no answer can be compared with this gold answer; None when one can. May never return."""
     if not gold.strip():
         return "the gold answer is empty"
-    if not any(isinstance(expression, Basic | MatrixBase) for expression in _parse_gold(gold)):
-        return f"math-verify cannot read the gold answer {gold[:80]!r} as LaTeX"
+    if kind == "paper":
+        from sympy import Basic, MatrixBase
+
+        if not any(isinstance(expression, Basic | MatrixBase) for expression in _parse_gold(gold)):
+            return f"math-verify cannot read the gold answer {gold[:80]!r} as LaTeX"
+    elif not is_answer(gold):
+        return f"cannot read the gold answer {gold[:80]!r} as mathematics or words"
     # Reading 9^{9^{9^9}} is quick and comparing it never ends: compared here, once, it hits the deadline.
-    judge_math(gold, Answer("1", "exact"))
+    judge(kind, gold, Answer("1", "exact"), {})
     return None
 
 

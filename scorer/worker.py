@@ -51,7 +51,7 @@ def run(settings: Sections, url: str, run_id: str) -> int:
 
 def make_sandbox(settings: Sections) -> Sandbox:
     v = settings.verifier
-    return Sandbox(v.children, v.deadline_s, v.memory_mb, v.max_chars, v.tasks_per_child, v.kind)
+    return Sandbox(v.children, v.deadline_s, v.memory_mb, v.max_chars, v.tasks_per_child, v.kind, v.unevaluated)
 
 
 def make_reward_model(settings: Sections) -> RewardModel | None:

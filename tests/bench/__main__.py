@@ -43,6 +43,9 @@ class Bench:
 
 BENCHES = {
     "verify": Bench("verify", 1, True, "verification per core / bare math-verify loop in a child; >= 0.8"),
+    "verifier": Bench(
+        "verifier", 1, False, "recall and wrongly accepted answers on labelled pairs (their folder: see there)"
+    ),
     "learner_step": Bench(
         "learner_step", 8, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"
     ),

@@ -127,7 +127,7 @@ def test_a_child_killed_in_the_middle_is_not_the_answers_fault():
         sandbox.verify([Item("1", r"\boxed{1}")])
         (pid,) = sandbox.child_pids()
         # Given answers that take a while each
-        slow = [r"\boxed{" + "1+" * 1500 + f"{number}" + "}" for number in range(3)]
+        slow = [r"\boxed{" + "x+" * 1500 + f"{number}" + "}" for number in range(3)]
         got = []
         thread = threading.Thread(target=lambda: got.extend(statuses(sandbox, "1", r"\boxed{1}", *slow)))
         before = user_ticks(pid)
@@ -155,18 +155,18 @@ def test_what_kills_its_child_every_time_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "math_verify.py").write_text(
         textwrap.dedent("""
         import os, signal
-        LatexExtractionConfig = ExprExtractionConfig = lambda: None
+        LatexExtractionConfig = ExprExtractionConfig = lambda **options: None
         def parse(text, targets, parsing_timeout):
-            if "die" in text: os.kill(os.getpid(), signal.SIGSEGV)
-            if "full" in text: bytearray(512 * 2**20)
-            if "more" in text: bytearray(64 * 2**20)
+            if "d^2" in text: os.kill(os.getpid(), signal.SIGSEGV)
+            if "f^2" in text: bytearray(512 * 2**20)
+            if "m^2" in text: bytearray(64 * 2**20)
             return [text]
         def verify(gold, given, timeout_seconds, raise_on_error): return gold == given
         """)
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     with make() as sandbox:
-        got = statuses(sandbox, "1", r"\boxed{1}", r"\boxed{die}", r"\boxed{full}", r"\boxed{more}")
+        got = statuses(sandbox, "1", r"\boxed{1}", r"\boxed{d^2}", r"\boxed{f^2}", r"\boxed{m^2}")
     assert got == ["correct", "error", "error", "unparsable"]
 
 

@@ -54,6 +54,7 @@ def test_verifier_mode(tmp_path, sandbox):
     summary, (row,) = score(tmp_path, sandbox, [GOOD])
     assert {key: row[key] for key in GOOD} == GOOD
     assert row["statuses"] == ["correct", "wrong", "correct", "no_answer"]
+    assert row["rules"] == ["same text", None, "same text", None]
     assert row["extracted"] == ["42", "4", "42", None]
     assert row["rm_scores"] is None
     assert row["r_hat"] == row["rewards"] == [1, 0, 1, 0]
