@@ -175,6 +175,10 @@ class RewardSettings(Section):
     eps: Annotated[float, Field(gt=0.0)] = 1e-6
     lone: Literal["floor", "center"] = "floor"
     """Where a stratum of one, or of equal scores, goes in its band. `floor` is what Eq. 3 gives."""
+    dense: Literal["both", "positives", "negatives", "none"] = "both"
+    """Strata that get a band; the others keep the plain 0 or 1 (the paper's ablation)."""
+    weighting: Literal["paper", "off"] = "paper"
+    """`paper`: w of Eq. 4. `off`: every prompt counts the same."""
     w_min: Annotated[float, Field(ge=0.0)] = 0.4
     w_max: Annotated[float, Field(gt=0.0)] = 3.0
     k: float = 6.0
@@ -183,6 +187,11 @@ class RewardSettings(Section):
     """sigma_bar = momentum * sigma_bar + (1 - momentum) * sigma_u, once per group."""
     blend_weight: Fraction = 0.5
     """c of `blend`: c * r_rule + (1 - c) * r_RM."""
+
+    @property
+    def correct_floor(self) -> float:
+        """The least r_hat of a right completion, in modes `hero` and `verifier`."""
+        return 1 - self.beta if self.mode == "hero" and self.dense in ("both", "positives") else 1.0
 
     @model_validator(mode="after")
     def _bands_do_not_touch(self) -> RewardSettings:
@@ -213,8 +222,9 @@ class LearnerSettings(Section):
     """Scored groups per batch; one batch, one new policy version."""
     max_staleness: Annotated[int, Field(ge=0)] = 1
     """Steps between the oldest token of a group and the step that trains on it."""
-    advantage: Literal["centered", "normalized_then_weighted", "normalized"] = "centered"
-    """`normalized` divides by the standard deviation of the weighted rewards, which cancels the weight."""
+    advantage: Literal["centered", "normalized_then_weighted", "normalized", "corpo"] = "centered"
+    """`normalized` divides by the standard deviation of the weighted rewards, which cancels the weight. `corpo`
+    takes at least a right completion's least reward as the baseline: no wrong one is encouraged."""
     lr: Annotated[float, Field(gt=0.0)] = 5e-5
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
@@ -343,13 +353,17 @@ class Sections(BaseModel):
 def contradictions(s: Sections) -> list[tuple[str, object, str]]:
     """What no section can see alone: (key, value, what is wrong and what to do)."""
     found: list[tuple[str, object, str]] = []
-    if s.sampling.completions == 1 and s.learner.advantage in ("centered", "normalized_then_weighted", "normalized"):
+    if s.sampling.completions == 1 and s.learner.advantage != "corpo":
         found.append(
             (
                 "sampling.completions",
                 1,
                 "a group of one has no advantage (r - mean = 0): set it to 2 or more, usually 8",
             )
+        )
+    if s.learner.advantage == "corpo" and s.reward.mode in ("rm", "blend"):
+        found.append(
+            ("learner.advantage", "corpo", f'has no baseline in reward.mode = "{s.reward.mode}": take hero or verifier')
         )
     if s.sampling.max_tokens + 1 > s.actor.max_model_len:
         found.append(

@@ -11,19 +11,21 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-Rule = Literal["centered", "normalized_then_weighted", "normalized"]
+Rule = Literal["centered", "normalized_then_weighted", "normalized", "corpo"]
 
 _EPS = 1e-6  # verl and TRL add the same to the standard deviation
 
 
-def advantages(r_hat: npt.ArrayLike, weight: float, rule: Rule) -> npt.NDArray[np.float64]:
+def advantages(r_hat: npt.ArrayLike, weight: float, rule: Rule, correct_floor: float = 1.0) -> npt.NDArray[np.float64]:
     """Advantages of one group: float64 [N] from `r_hat` float [N] (Eq. 3) and `weight` w > 0 (Eq. 4).
 
     - `centered`: A = w * r_hat - mean(w * r_hat), the form of Dr. GRPO (arXiv:2503.20783).
     - `normalized_then_weighted`: A = w * (r_hat - mean) / (std + 1e-6).
     - `normalized`: A = (w * r_hat - mean) / (std + 1e-6) over w * r_hat, so w cancels; for audits.
+    - `corpo`: A = w * r_hat - max(mean(w * r_hat), w * correct_floor), after CoRPO (arXiv:2511.04439): the baseline is
+      never below the least reward of a correct completion (`correct_floor`, 1 - beta), so no wrong one is encouraged.
 
-    The standard deviation has ddof 1. A group of one, or of equal rewards, gets zeros under every rule.
+    The standard deviation has ddof 1. A group of one, or of equal rewards, gets zeros under every rule but `corpo`.
     Raises ValueError for an empty group, another shape, values that are not finite, or an unknown rule.
     """
     rewards = np.asarray(r_hat, dtype=np.float64)
@@ -39,6 +41,9 @@ def advantages(r_hat: npt.ArrayLike, weight: float, rule: Rule) -> npt.NDArray[n
         return np.asarray(weight * _normalized(rewards))
     if rule == "normalized":
         return _normalized(weight * rewards)
+    if rule == "corpo":
+        paid = weight * rewards
+        return np.asarray(paid - max(float(paid.mean()), weight * correct_floor), dtype=np.float64)
     raise ValueError(f"advantage rule {rule!r} is unknown; choose one of {', '.join(get_args(Rule))}")
 
 

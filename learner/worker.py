@@ -198,7 +198,8 @@ class Learner:
         batch, self._ready = self._ready[:size], self._ready[size:]
         batch.sort(key=lambda delivery: delivery.ticket.id)  # the order of arrival has no part in the weights
         groups = [_scored(delivery) for delivery in batch]
-        gains = [advantages(g.r_hat, g.weight, self._options.advantage) for g in groups]
+        floor = self._settings.reward.correct_floor
+        gains = [advantages(g.r_hat, g.weight, self._options.advantage, floor) for g in groups]
         started = time.monotonic()
         result = self._policy.step(sequences(groups, gains), self._settings.sampling.temperature)
         trained = time.monotonic()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Lone = Literal["floor", "center"]
+Dense = Literal["both", "positives", "negatives", "none"]
 Floats = npt.NDArray[np.float64]
 
 
@@ -23,6 +24,7 @@ def stratified_rewards(
     beta: float,
     eps: float = 1e-6,
     lone: Lone = "floor",
+    dense: Dense = "both",
 ) -> Floats:
     """Reward-model scores squeezed into one band per verifier label (Eq. 3).
 
@@ -34,6 +36,7 @@ def stratified_rewards(
     correct: bool or 0/1 [N], the verifier's labels of one group. rm_scores: float [N], raw logits.
     lone: z of a stratum that has one member, or whose scores are all equal. "floor" is z = 0, what the
     formula gives; "center" is z = 0.5, which makes the reward of such a stratum the plain 0 or 1.
+    dense: the strata that get a band; the others keep the plain 0 or 1 (the paper's ablation of the dense range).
 
     Returns r_hat: float64 [N]. Raises ValueError on an empty group, unequal shapes, labels other than
     0 and 1, scores that are not finite, and bands that touch (alpha + beta >= 1).
@@ -46,11 +49,14 @@ def stratified_rewards(
         )
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps = {eps}: it must be finite and >= 0")
+    if dense not in ("both", "positives", "negatives", "none"):
+        raise ValueError(f"dense = {dense!r}: it must be 'both', 'positives', 'negatives' or 'none'")
     if lone not in ("floor", "center"):
         raise ValueError(f"lone = {lone!r}: it must be 'floor' (z = 0) or 'center' (z = 0.5)")
-    rewards = np.empty_like(score)
-    for stratum, floor, width in ((~label, -alpha, 2 * alpha), (label, 1 - beta, 2 * beta)):
-        if stratum.any():
+    rewards = label.astype(np.float64)
+    bands = (("negatives", ~label, -alpha, 2 * alpha), ("positives", label, 1 - beta, 2 * beta))
+    for name, stratum, floor, width in bands:
+        if dense in (name, "both") and stratum.any():
             rewards[stratum] = floor + width * _normalized(score[stratum], eps, lone)
     return rewards
 

@@ -9,9 +9,10 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from scorer.hero import Floats, Lone, difficulty_weight, stratified_rewards
+from scorer.hero import Dense, Floats, Lone, difficulty_weight, stratified_rewards
 
 Mode = Literal["hero", "verifier", "rm", "blend"]
+Weighting = Literal["paper", "off"]
 NEEDS_REWARD_MODEL: frozenset[Mode] = frozenset({"hero", "rm", "blend"})
 
 
@@ -26,6 +27,10 @@ class Options(Protocol):
     def eps(self) -> float: ...
     @property
     def lone(self) -> Lone: ...
+    @property
+    def dense(self) -> Dense: ...
+    @property
+    def weighting(self) -> Weighting: ...
     @property
     def w_min(self) -> float: ...
     @property
@@ -43,7 +48,7 @@ class Shaped:
     r_hat: Floats
     """float64 [N], before the weight."""
     weight: float
-    """w of Eq. 4; 1 outside mode `hero`."""
+    """w of Eq. 4; 1 outside mode `hero`, and where the weighting is off."""
     rewards: Floats
     """float64 [N], weight * r_hat (Eq. 5)."""
     sigma_u: float | None
@@ -89,9 +94,16 @@ def shape(
         r_hat = c * label + (1 - c) * score
     else:
         r_hat = stratified_rewards(
-            correct, score, alpha=options.alpha, beta=options.beta, eps=options.eps, lone=options.lone
+            correct,
+            score,
+            alpha=options.alpha,
+            beta=options.beta,
+            eps=options.eps,
+            lone=options.lone,
+            dense=options.dense,
         )
-        weight = difficulty_weight(sigma_u, bar, w_min=options.w_min, w_max=options.w_max, k=options.k)
+        if options.weighting == "paper":
+            weight = difficulty_weight(sigma_u, bar, w_min=options.w_min, w_max=options.w_max, k=options.k)
     return Shaped(r_hat, weight, weight * r_hat, sigma_u, bar)
 
 

@@ -38,7 +38,8 @@ def differing(settings: Sections, found: Checkpoint, groups: Mapping[int, Scored
     idle = 0
     for step in range(1, found.step + 1):
         batch = [groups[id] for id in ledger.trained_in(step)]
-        gains = [advantages(g.r_hat, g.weight, settings.learner.advantage) for g in batch]
+        floor = settings.reward.correct_floor
+        gains = [advantages(g.r_hat, g.weight, settings.learner.advantage, floor) for g in batch]
         idle += not any(gain.any() for gain in gains)
         replayed.step(sequences(batch, gains), settings.sampling.temperature)
     saved.load(found.policy)

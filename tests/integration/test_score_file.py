@@ -37,7 +37,8 @@ def sandbox():
 
 def options(mode):
     return SimpleNamespace(
-        mode=mode, alpha=0.1, beta=0.1, eps=1e-6, lone="floor", w_min=0.4, w_max=3.0, k=6.0, blend_weight=0.5,
+        mode=mode, alpha=0.1, beta=0.1, eps=1e-6, lone="floor", dense="both", weighting="paper",
+        w_min=0.4, w_max=3.0, k=6.0, blend_weight=0.5,
         sigma_momentum=0.9,
     )  # fmt: skip
 

@@ -38,6 +38,25 @@ def test_the_weight_cancels_under_normalized(r_hat: list[float], weight: float) 
     assert advantages(r_hat, weight, "normalized") == pytest.approx(advantages(r_hat, 1.0, "normalized"), abs=2e-4)
 
 
+@given(groups, weights, st.floats(0.5, 1.0))
+def test_corpo_encourages_nothing_below_the_least_reward_of_a_right_one(
+    r_hat: list[float], weight: float, floor: float
+) -> None:
+    got = advantages(r_hat, weight, "corpo", floor)
+    paid = [weight * r for r in r_hat]
+    baseline = max(math.fsum(paid) / len(paid), weight * floor)
+    assert got == pytest.approx([r - baseline for r in paid], abs=1e-9)
+    assert all(gain <= 1e-9 for gain, r in zip(got, r_hat, strict=True) if r < floor)
+
+
+def test_corpo_by_hand() -> None:
+    # One right of four, far above the wrong ones: centered pays the luckiest wrong one in the second group, corpo none
+    assert advantages([0.1, -0.1, 1.1], 1.0, "corpo", 0.9) == pytest.approx([-0.8, -1.0, 0.2])
+    assert advantages([0.1, -0.1], 1.0, "centered") == pytest.approx([0.1, -0.1])
+    assert advantages([0.1, -0.1], 1.0, "corpo", 0.9) == pytest.approx([-0.8, -1.0])
+    assert advantages([1.1, 0.9], 1.0, "corpo", 0.9) == pytest.approx([0.1, -0.1]), "all right: the mean is above"
+
+
 @pytest.mark.parametrize("rule", ["centered", "normalized_then_weighted"])
 def test_the_weight_acts_under_the_other_rules(rule: str) -> None:
     assert advantages([0.0, 1.0], 3.0, rule) == pytest.approx(3.0 * advantages([0.0, 1.0], 1.0, rule))

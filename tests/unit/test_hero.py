@@ -20,12 +20,18 @@ def groups(draw, scores=SCORES):
     return correct, draw(st.lists(scores, min_size=size, max_size=size))
 
 
-def slow_rewards(correct, scores, alpha, beta, eps, lone):
+DENSE = st.sampled_from(["both", "positives", "negatives", "none"])
+
+
+def slow_rewards(correct, scores, alpha, beta, eps, lone, dense="both"):
     """Eq. 3, one completion at a time, in the paper's words."""
     rewards = []
     for i in range(len(scores)):
         same_label = [scores[j] for j in range(len(scores)) if correct[j] == correct[i]]
         low, high = min(same_label), max(same_label)
+        if dense not in ("both", "positives" if correct[i] else "negatives"):
+            rewards.append(1.0 if correct[i] else 0.0)
+            continue
         z = (scores[i] - low) / (high - low + eps)
         if low == high and lone == "center":
             z = 0.5
@@ -36,12 +42,26 @@ def slow_rewards(correct, scores, alpha, beta, eps, lone):
     return rewards
 
 
-@given(groups(), BANDS, st.sampled_from(["floor", "center"]))
-def test_rewards_equal_the_slow_derivation(group, bands, lone):
+@given(groups(), BANDS, st.sampled_from(["floor", "center"]), DENSE)
+def test_rewards_equal_the_slow_derivation(group, bands, lone, dense):
     correct, scores = group
-    got = stratified_rewards(correct, scores, alpha=bands[0], beta=bands[1], lone=lone)
+    got = stratified_rewards(correct, scores, alpha=bands[0], beta=bands[1], lone=lone, dense=dense)
     assert got.dtype == np.float64
-    assert got == pytest.approx(slow_rewards(correct, scores, *bands, 1e-6, lone), abs=1e-12)
+    assert got == pytest.approx(slow_rewards(correct, scores, *bands, 1e-6, lone, dense), abs=1e-12)
+
+
+def test_only_what_is_dense_leaves_0_and_1():
+    correct, scores = [0, 0, 1, 1], [1.0, 2.0, 3.0, 4.0]
+    for dense, expected in (
+        ("both", [-0.1, 0.1, 0.9, 1.1]),
+        ("positives", [0, 0, 0.9, 1.1]),
+        ("negatives", [-0.1, 0.1, 1, 1]),
+        ("none", [0, 0, 1, 1]),
+    ):
+        got = stratified_rewards(correct, scores, alpha=0.1, beta=0.1, eps=0.0, dense=dense)
+        assert got == pytest.approx(expected), dense
+    with pytest.raises(ValueError, match="dense = 'some'"):
+        stratified_rewards(correct, scores, alpha=0.1, beta=0.1, dense="some")
 
 
 def test_a_group_by_hand():

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from scorer.hero import difficulty_weight, stratified_rewards
 from scorer.rewards import next_sigma_bar, settle, shape, spread
 
-OPTIONS = SimpleNamespace(alpha=0.1, beta=0.2, eps=1e-6, lone="floor", w_min=0.4, w_max=3.0, k=6.0, blend_weight=0.25)
+OPTIONS = SimpleNamespace(
+    alpha=0.1,
+    beta=0.2,
+    eps=1e-6,
+    lone="floor",
+    dense="both",
+    weighting="paper",
+    w_min=0.4,
+    w_max=3.0,
+    k=6.0,
+    blend_weight=0.25,
+)
 CORRECT = [True, False, False, True]
 SCORES = [2.0, -1.0, 0.5, 3.0]
 
@@ -25,6 +36,13 @@ def test_hero_is_the_stratified_reward_times_the_weight():
     assert got.weight == difficulty_weight(got.sigma_u, 0.9)
     assert got.r_hat.tolist() == stratified_rewards(CORRECT, SCORES, alpha=0.1, beta=0.2).tolist()
     assert got.rewards == pytest.approx([got.weight * r for r in got.r_hat])
+
+
+def test_the_weighting_can_be_off():
+    off = SimpleNamespace(**vars(OPTIONS) | {"weighting": "off"})
+    got, weighted = (shape("hero", CORRECT, SCORES, sigma_bar=0.9, options=options) for options in (off, OPTIONS))
+    assert got.weight == 1.0 and weighted.weight != 1.0
+    assert got.rewards.tolist() == got.r_hat.tolist() == weighted.r_hat.tolist()
 
 
 def test_the_first_group_is_weighted_at_its_own_spread():
