@@ -161,7 +161,8 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         'Score a file of {"question", "gold", "completions": [...]} rows: statuses, rewards, weight of each.',
         """  hero score groups.jsonl --rewards verifier
   hero score groups.jsonl --rewards hero --reward_model.model runs/reward-model --out scored.jsonl
-  hero score groups.jsonl --config my.toml""",
+  hero score groups.jsonl --config my.toml --explain 1
+  hero score groups.jsonl --explain 3 --learner.advantage corpo""",
         ("verifier", "reward_model", "reward"),
     ),
     "queue": Command(
@@ -206,6 +207,7 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
         parser.add_argument("file", type=Path, help="JSONL rows, .gz too")
         parser.add_argument("--out", type=Path, help="where the scored rows go (default: standard output)")
         parser.add_argument("--config", type=Path, help="TOML file with [verifier], [reward_model], [reward]")
+        parser.add_argument("--explain", type=int, metavar="ROW", help="show how row ROW, from 1, came to its rewards")
     elif name == "queue":
         parser.add_argument("action", choices=("lag", "list", "show", "retry", "drop", "purge"))
         parser.add_argument("entry", nargs="*", help="dead letters, as `hero queue list` names them")

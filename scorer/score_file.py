@@ -1,7 +1,8 @@
 """`hero score`: rewards for the rows of a file, without a run.
 
 Row in:  {"question": "12 + 30 = ?", "gold": "42", "completions": ["\\\\boxed{42}", "\\\\boxed{43}"]}
-Row out: the same fields, with "statuses", "rules", "extracted", "rm_scores", "r_hat", "rewards" and "weight".
+Row out: the same fields, with "statuses", "rules", "extracted", "rm_scores", "r_hat", "rewards", "weight",
+         "sigma_u" and "sigma_bar".
 
 Every input row gives one output row, in order. A row that cannot be scored keeps its fields and gets
 "error": the reason; one that is no JSON object becomes {"line": its number, "error": the reason}. Blank
@@ -135,7 +136,7 @@ def _judged(
 ) -> Iterator[tuple[_Row, list[Verdict], Floats | None]]:
     """The rows of a chunk with what verifier and reward model say; errors are set on the row."""
     good = [row for row in chunk if row.error is None]
-    if sandbox.verifier == "math":
+    if sandbox.verifier != "task":
         for row, reason in zip(good, sandbox.check_golds([row.gold for row in good]), strict=True):
             row.error = reason
         good = [row for row in good if row.error is None]
@@ -179,6 +180,8 @@ def _reward(
         "r_hat": shaped.r_hat.tolist(),
         "rewards": shaped.rewards.tolist(),
         "weight": shaped.weight,
+        "sigma_u": shaped.sigma_u,
+        "sigma_bar": shaped.sigma_bar,
     }
     if shaped.sigma_u is None:
         return sigma_bar
