@@ -26,6 +26,8 @@ _SYMBOLS = {
 }
 _PARAMETERS = frozenset(["k", "n", "m", "t", "s", "l", "c", "C", "K", "N", "p", "q", "r", "j"])
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
+FEW_WORDS = 4
 _FOR_INTEGERS = re.compile(
     r"(?:\\text\s*\{)?[ ,(]*(?:where|for|with)\b[^{}=]*"
     r"(?:\bintegers?\b|\\in\s*\\mathbb|\breal\b|\bconstant\b|\barbitrary\b).*$"
@@ -111,21 +113,10 @@ def _worded(right: Form, given: Form) -> str | None:
     rule = same_words(*texts)
     if rule:
         return rule
-    numbers = [re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text)) for text in texts]
-    if (
-        isinstance(right, Words)
-        and isinstance(given, Quantity)
-        and numbers[0] == [given.scalar]
-        and len(texts[0].split()) <= 4
-    ):
-        return "number among words"
-    if (
-        isinstance(given, Words)
-        and isinstance(right, Quantity)
-        and numbers[1] == [right.scalar]
-        and len(texts[1].split()) <= 4
-    ):
-        return "number among words"
+    for words, other, text in ((right, given, texts[0]), (given, right, texts[1])):
+        numbers = _NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", text))
+        if isinstance(words, Words) and isinstance(other, Quantity) and numbers == [other.scalar]:
+            return "number among words" if len(text.split()) <= FEW_WORDS else None
     return None
 
 

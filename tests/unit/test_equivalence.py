@@ -75,6 +75,7 @@ SAME = [
     (r"\emptyset", "no solution", "same words"),
     (r"\mathbb{R}", "all real numbers", "same words"),
     ("Kafelnikov served in the first game", "Kafelnikov", "named in the sentence"),
+    ("It takes 5 days", "5", "number among words"),
 ]
 
 
