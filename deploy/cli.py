@@ -86,6 +86,12 @@ def _score(arguments: argparse.Namespace, flags: list[str]) -> int:
     return score(arguments, flags)
 
 
+def _compare(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.rescore import compare
+
+    return compare(arguments, flags)
+
+
 def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy import queue
 
@@ -162,8 +168,17 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         """  hero score groups.jsonl --rewards verifier
   hero score groups.jsonl --rewards hero --reward_model.model runs/reward-model --out scored.jsonl
   hero score groups.jsonl --config my.toml --explain 1
-  hero score groups.jsonl --explain 3 --learner.advantage corpo""",
+  hero score groups.jsonl --explain 3 --learner.advantage corpo
+  hero score --from-run runs/quickstart/hero --rewards verifier --out again.jsonl""",
         ("verifier", "reward_model", "reward"),
+    ),
+    "compare": Command(
+        _compare,
+        "How the rewards and advantages of a recorded run would change under other settings: a table and a picture.",
+        """  hero compare runs/quickstart/hero --reward.alpha 0.05 --reward.beta 0.05
+  hero compare runs/quickstart/hero --rewards verifier
+  hero compare runs/quickstart/hero --learner.advantage corpo --plot corpo.png""",
+        ("reward",),
     ),
     "queue": Command(
         _queue,
@@ -204,10 +219,14 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if name == "score":
-        parser.add_argument("file", type=Path, help="JSONL rows, .gz too")
+        parser.add_argument("file", type=Path, nargs="?", help="JSONL rows, .gz too")
+        parser.add_argument("--from-run", type=Path, metavar="RUN", help="the reward log of this run instead of a file")
         parser.add_argument("--out", type=Path, help="where the scored rows go (default: standard output)")
         parser.add_argument("--config", type=Path, help="TOML file with [verifier], [reward_model], [reward]")
         parser.add_argument("--explain", type=int, metavar="ROW", help="show how row ROW, from 1, came to its rewards")
+    elif name == "compare":
+        parser.add_argument("run", type=Path, help="folder of a run")
+        parser.add_argument("--plot", type=Path, help="where the picture goes (default: compare.png in that folder)")
     elif name == "queue":
         parser.add_argument("action", choices=("lag", "list", "show", "retry", "drop", "purge"))
         parser.add_argument("entry", nargs="*", help="dead letters, as `hero queue list` names them")

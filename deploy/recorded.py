@@ -1,0 +1,75 @@
+"""The groups of a run from its reward log, and their rewards under other settings: no text is judged again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import DataError
+from common.settings import RewardSettings
+from scorer.rewards import settle, shape
+
+LOG = "rewards/rewards.jsonl"
+
+
+def groups(run: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's reward log, oldest first. Raises DataError without a log, and for a line that is none."""
+    newest = run / LOG
+    older = sorted(newest.parent.glob(f"{newest.name}.*"), key=lambda file: int(file.suffix[1:]), reverse=True)
+    files = [*older, newest] if newest.is_file() else older
+    if not files:
+        raise DataError(f"{run} has no reward log ({LOG}): give the folder of a run")
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith("\n"):
+                    return  # a run that goes on is in the middle of this one
+                try:
+                    group = json.loads(line)
+                    _ = group["completions"][0]["status"], group["question"], group["gold"], group["outcome"]
+                except (ValueError, TypeError, KeyError, IndexError) as error:
+                    raise DataError(f"{file}:{number} is no line of a reward log: {error!r}") from error
+                yield group
+
+
+def recomputed(group: dict[str, Any], reward: RewardSettings) -> dict[str, Any]:
+    """The group as a row of `hero score`, its recorded verdicts and scores under `reward`.
+
+    sigma_bar is the recorded one, which the run's scorers shared. Raises DataError where a mode needs reward-model
+    scores and the run recorded none.
+    """
+    made = group["completions"]
+    recorded = [c["rm_score"] for c in made]
+    scores = None if all(s is None for s in recorded) else np.array([np.nan if s is None else s for s in recorded])
+    statuses, settled = settle([c["status"] for c in made], scores)
+    try:
+        shaped = shape(
+            reward.mode,
+            [status == "correct" for status in statuses],
+            settled,
+            sigma_bar=group["sigma_bar"],
+            options=reward,
+        )
+    except ValueError as error:
+        raise DataError(f"group {group['id']} cannot be rewarded so: {error}") from error
+    return {
+        "id": group["id"],
+        "step": group["step"],
+        "outcome": group["outcome"],
+        "question": group["question"],
+        "gold": group["gold"],
+        "completions": [c["text"] for c in made],
+        "statuses": statuses,
+        "rules": [None] * len(made),
+        "extracted": [c["extracted"] for c in made],
+        "rm_scores": None if scores is None else recorded,
+        "r_hat": shaped.r_hat.tolist(),
+        "rewards": shaped.rewards.tolist(),
+        "weight": shaped.weight,
+        "sigma_u": shaped.sigma_u,
+        "sigma_bar": shaped.sigma_bar,
+    }

@@ -1,0 +1,114 @@
+"""A recorded run under other settings: the same numbers under its own, and what changes under others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.errors import DataError
+from common.settings import RewardSettings, Sections
+from deploy import cli
+from deploy.recorded import groups, recomputed
+from learner.advantage import advantages
+from learner.reward_log import RewardLog
+from scorer.rewards import Mode, shape
+from tests import make
+
+SCORES = [2.0, -1.0, float("nan"), 3.0]
+STATUSES = ["correct", "wrong", "context_overflow", "correct"]
+
+
+def recorded(mode: Mode = "hero", n: int = 6) -> list[Any]:
+    """Scored groups as a run with the default settings has them; the last is all wrong."""
+    found = []
+    for id in range(n):
+        statuses = STATUSES if id < n - 1 else ["wrong", "wrong", "context_overflow", "no_answer"]
+        settled = np.array([2.0 + id, -1.0, -1.0, 3.0])
+        correct = [status == "correct" for status in statuses]
+        made = shape(mode, correct, settled, sigma_bar=1.0 + 0.1 * id, options=RewardSettings())
+        group = make.scored(make.rollout(make.ticket(id=id, completions=4)))
+        scores = np.array([2.0 + id, *SCORES[1:]])
+        numbers = {"r_hat": made.r_hat, "weight": made.weight, "sigma_u": made.sigma_u, "sigma_bar": made.sigma_bar}
+        found.append(dataclasses.replace(group, mode=mode, statuses=statuses, rm_scores=scores, **numbers))
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "settings.json").write_text(json.dumps(Sections().model_dump(mode="json")))
+    log = RewardLog(tmp_path / "rewards", limit_mb=1)
+    for group in recorded():
+        log.write(group, "trained", 1, advantages(group.r_hat, group.weight, "centered"))
+    log.close()
+    return tmp_path
+
+
+def test_its_own_settings_give_the_recorded_numbers_again(run: Path) -> None:
+    for group in groups(run):
+        row = recomputed(group, RewardSettings())
+        assert row["rewards"] == pytest.approx([c["reward"] for c in group["completions"]])
+        assert row["r_hat"] == pytest.approx([c["r_hat"] for c in group["completions"]])
+        gains = advantages(row["r_hat"], row["weight"], "centered")
+        assert gains == pytest.approx([c["advantage"] for c in group["completions"]])
+
+
+def test_other_settings_give_theirs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["score", "--from-run", str(run), "--rewards", "verifier"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["id"] for row in rows] == list(range(6))
+    assert rows[0]["rewards"] == [1, 0, 0, 1] and rows[5]["rewards"] == [0, 0, 0, 0]
+    assert rows[0]["rm_scores"] == [2.0, -1.0, None, 3.0]
+    assert cli.main(["score", "--from-run", str(run), "--explain", "1"]) == 0
+    assert "centered" in capsys.readouterr().out
+
+
+def test_compare_shows_what_changes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", str(run), "--rewards", "verifier"]) == 0
+    shown = capsys.readouterr().err
+    assert "6 groups, 24 completions" in shown and "mean |advantage|, all wrong groups" in shown
+    line = next(line for line in shown.splitlines() if "all wrong groups" in line)
+    assert float(line.split("│")[2]) > 0.05 and float(line.split("│")[3]) == 0.0, "0/1 teaches nothing there"
+    assert (run / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_line_that_is_being_written_is_left_out(run: Path) -> None:
+    with (run / "rewards" / "rewards.jsonl").open("a") as file:
+        file.write('{"id": 99, "complet')
+    assert [group["id"] for group in groups(run)] == list(range(6))
+
+
+def test_rotated_logs_come_first(run: Path) -> None:
+    folder = run / "rewards"
+    lines = (folder / "rewards.jsonl").read_text().splitlines(keepends=True)
+    for suffix, part in (("", lines[4:]), (".1", lines[2:4]), (".10", lines[:2])):
+        (folder / f"rewards.jsonl{suffix}").write_text("".join(part))
+    assert [group["id"] for group in groups(run)] == list(range(6))
+
+
+def test_what_is_no_run_or_no_log_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in (
+        (["compare", str(tmp_path / "nowhere")], "has no settings.json"),
+        (["score", "--from-run", str(tmp_path / "nowhere")], "has no reward log"),
+        (["score"], "give a file of groups, or --from-run"),
+        (["score", "x.jsonl", "--from-run", str(run)], "give a file of groups, or --from-run"),
+    ):
+        assert cli.main(arguments) in (2, 3)
+        assert says in capsys.readouterr().err
+    (run / "rewards" / "rewards.jsonl").write_text('{"completions": []}\n')
+    with pytest.raises(DataError, match=r"rewards\.jsonl:1 is no line of a reward log"):
+        list(groups(run))
+    (run / "rewards" / "rewards.jsonl").write_text("")
+    assert cli.main(["compare", str(run)]) == 3 and "no groups yet" in capsys.readouterr().err
+
+
+def test_a_mode_that_needs_scores_the_run_has_not(run: Path) -> None:
+    group = next(groups(run))
+    for completion in group["completions"]:
+        completion["rm_score"] = None
+    with pytest.raises(DataError, match=r"group 0 cannot be rewarded so: .*needs reward-model scores"):
+        recomputed(group, RewardSettings())
