@@ -64,12 +64,12 @@ def same(right: str, given: str) -> bool:
 def value(text: str) -> float | None:
     """A constant as a float; None for what has a variable, is no number or not finite."""
     plain = number(text)
-    if plain is not None:
-        return float(plain.value)
-    found = expression(text)
-    if found is None or getattr(found, "free_symbols", True):
-        return None
     try:
+        if plain is not None:
+            return float(plain.value)
+        found = expression(text)
+        if found is None or getattr(found, "free_symbols", True):
+            return None
         result = complex(found.evalf(20))
     except (TypeError, ValueError, OverflowError, AttributeError):
         return None

@@ -128,6 +128,7 @@ DIFFERENT = [
     ("The stopped clock, not the slow one", "slow"),
     ("Kafelnikov served in the first game", "served"),
     ("5", ""),
+    ("1e400 cm", "1e399 mm"),
 ]
 
 
