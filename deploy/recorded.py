@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.settings import RewardSettings
-from scorer.rewards import settle, shape
+from scorer.rewards import reward_group
 
 LOG = "rewards/rewards.jsonl"
 
@@ -45,15 +45,9 @@ def recomputed(group: dict[str, Any], reward: RewardSettings) -> dict[str, Any]:
     made = group["completions"]
     recorded = [c["rm_score"] for c in made]
     scores = None if all(s is None for s in recorded) else np.array([np.nan if s is None else s for s in recorded])
-    statuses, settled = settle([c["status"] for c in made], scores)
+    given = [c["status"] for c in made]
     try:
-        shaped = shape(
-            reward.mode,
-            [status == "correct" for status in statuses],
-            settled,
-            sigma_bar=group["sigma_bar"],
-            options=reward,
-        )
+        statuses, shaped = reward_group(reward.mode, given, scores, sigma_bar=group["sigma_bar"], options=reward)
     except ValueError as error:
         raise DataError(f"group {group['id']} cannot be rewarded so: {error}") from error
     return {

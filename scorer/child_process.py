@@ -16,7 +16,7 @@ from scorer.child import FLUSH_SECONDS, PROGRESS_BYTES
 from scorer.verifier import Kind, Status, Verdict
 
 START_SECONDS = 60.0
-"""A child imports its libraries in 0.7 s; a loaded machine may take much longer."""
+"""A child imports its libraries in 2 s; a loaded machine may take much longer."""
 SEND_SECONDS = 10.0
 MAX_REPLY_BYTES = 65_536
 _REPLY_TYPES = ([str, str, float, str], [str, type(None), float, str])

@@ -107,6 +107,15 @@ def shape(
     return Shaped(r_hat, weight, weight * r_hat, sigma_u, bar)
 
 
+def reward_group(
+    mode: Mode, statuses: Sequence[str], rm_scores: Floats | None, *, sigma_bar: float | None, options: Options
+) -> tuple[list[str], Shaped]:
+    """What the completions of one group are paid for their verdicts and scores: the settled statuses, and `shape`."""
+    settled, scores = settle(statuses, rm_scores)
+    correct = [status == "correct" for status in settled]
+    return settled, shape(mode, correct, scores, sigma_bar=sigma_bar, options=options)
+
+
 def spread(rm_scores: Floats) -> float:
     """sigma_u: standard deviation with ddof 0 of all N scores of a prompt, both labels together.
 

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from common.errors import DataError, HeroError
-from scorer.rewards import NEEDS_REWARD_MODEL, Mode, Options, next_sigma_bar, settle, shape
+from scorer.rewards import NEEDS_REWARD_MODEL, Mode, Options, next_sigma_bar, reward_group
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -169,9 +169,8 @@ def _reward(
     row: _Row, verdicts: Sequence[Verdict], scores: Floats | None, sigma_bar: float | None, options: FileOptions
 ) -> float | None:
     """Adds the rewards to the row; returns the running mean after it."""
-    statuses, settled = settle([verdict.status for verdict in verdicts], scores)
-    correct = [status == "correct" for status in statuses]
-    shaped = shape(options.mode, correct, settled, sigma_bar=sigma_bar, options=options)
+    given = [verdict.status for verdict in verdicts]
+    statuses, shaped = reward_group(options.mode, given, scores, sigma_bar=sigma_bar, options=options)
     row.fields |= {
         "statuses": statuses,
         "rules": [verdict.rule or None for verdict in verdicts],

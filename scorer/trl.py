@@ -20,7 +20,7 @@ import numpy as np
 
 from common.errors import ConfigError, DataError
 from common.settings import Sections
-from scorer.rewards import next_sigma_bar, settle, shape
+from scorer.rewards import next_sigma_bar, reward_group
 from scorer.sandbox import Item
 from scorer.worker import make_reward_model, make_sandbox
 
@@ -76,12 +76,13 @@ class HeroReward:
         rewards: list[float] = []
         for group in groups:
             found = None if scores is None else np.asarray(scores[group], dtype=np.float64)
-            statuses, settled = settle([verdict.status for verdict in verdicts[group]], found)
-            correct = [status == "correct" for status in statuses]
-            made = shape(self._options.mode, correct, settled, sigma_bar=self.sigma_bar, options=self._options)
+            given = [verdict.status for verdict in verdicts[group]]
+            statuses, made = reward_group(
+                self._options.mode, given, found, sigma_bar=self.sigma_bar, options=self._options
+            )
             if made.sigma_u is not None:
                 self.sigma_bar = next_sigma_bar(self.sigma_bar, made.sigma_u, self._options.sigma_momentum)
-            _log(columns.get("log_metric"), correct, made.weight)
+            _log(columns.get("log_metric"), statuses, made.weight)
             rewards += made.rewards.tolist()
         return rewards
 
@@ -113,7 +114,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value[-1]["content"])
 
 
-def _log(metric: Callable[[str, float], None] | None, correct: Sequence[bool], weight: float) -> None:
+def _log(metric: Callable[[str, float], None] | None, statuses: Sequence[str], weight: float) -> None:
     if metric is not None:
-        metric("hero/accuracy", sum(correct) / len(correct))
+        metric("hero/accuracy", statuses.count("correct") / len(statuses))
         metric("hero/weight", weight)

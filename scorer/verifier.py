@@ -67,7 +67,8 @@ def warm_up(kind: Kind) -> None:
 
         reasoning_gym()
     else:
-        judge(kind, "x cm", Answer("y mm", "exact"), {})
+        for right, given in (("x", "y"), ("1 cm", "2 mm")):  # math-verify, and the units
+            judge(kind, right, Answer(given, "exact"), {})
 
 
 def judge(kind: Kind, gold: str, answer: Answer, meta: Mapping[str, str], options: Options = NO_OPTIONS) -> Verdict:
@@ -86,11 +87,9 @@ def judge_math(gold: str, answer: Answer, options: Options = NO_OPTIONS) -> Verd
     """By the rules of `scorer.equivalence`, on math-verify as their engine."""
     text = answer.text
     if answer.kind == "tail":
-        found = _parse(text, expressions=True)
+        found, text = _read_tail(text)
         if not found:
             return Verdict("no_answer", None, 0.0)
-        # The last entry is the text that math-verify read, or the only thing it got.
-        text = found[-1] if isinstance(found[-1], str) else ""
     rule = equal(_gold_text(gold), text, options)
     if rule:
         return Verdict("correct", text[:EXTRACTED_CHARS], 0.0, rule)
@@ -111,10 +110,9 @@ def judge_as_the_paper(gold: str, answer: Answer) -> Verdict:
     if answer.kind == "exact":
         found, extracted = _parse(f"\\boxed{{{answer.text}}}", expressions=True), answer.text
     else:
-        found = _parse(answer.text, expressions=True)
+        found, extracted = _read_tail(answer.text)
         if not found:
             return Verdict("no_answer", None, 0.0)
-        extracted = found[-1] if isinstance(found[-1], str) else ""
     extracted = extracted[:EXTRACTED_CHARS]
     # The order matters: a gold relation may be met by a set, not the other way round.
     for right, given in itertools.product(_parse_gold(gold), found):
@@ -162,6 +160,12 @@ def gold_problem(kind: Kind, gold: str) -> str | None:
 def _parse_gold(gold: str) -> list[Any]:
     """The completions of a group share their gold answer: it is parsed once, not once each."""
     return _parse(f"\\boxed{{{gold}}}", expressions=False)
+
+
+def _read_tail(text: str) -> tuple[list[Any], str]:
+    """What math-verify finds in the end of a completion, and the text of it: its last entry, or the only one."""
+    found = _parse(text, expressions=True)
+    return found, found[-1] if found and isinstance(found[-1], str) else ""
 
 
 def _parse(text: str, *, expressions: bool) -> list[Any]:

@@ -21,7 +21,7 @@ from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker
 from common.waiting import Waiting
-from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, settle, shape
+from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, reward_group
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -174,18 +174,14 @@ class Scorer:
         sigma_bar: float | None,
         seconds: float,
     ) -> Scored:
-        statuses, settled = settle([v.status for v in verdicts], scores)
-        shaped = shape(
-            self._settings.reward.mode,
-            [status == "correct" for status in statuses],
-            settled,
-            sigma_bar=sigma_bar,
-            options=self._settings.reward,
+        reward = self._settings.reward
+        statuses, shaped = reward_group(
+            reward.mode, [v.status for v in verdicts], scores, sigma_bar=sigma_bar, options=reward
         )
         return Scored(
             rollout=rollout,
-            mode=self._settings.reward.mode,
-            statuses=list(statuses),
+            mode=reward.mode,
+            statuses=statuses,
             extracted=[v.extracted for v in verdicts],
             rm_scores=scores,
             r_hat=shaped.r_hat,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from scorer.equivalence import engine
 from scorer.equivalence.forms import Form, Listed, Matrix, Quantity, Ratio, Region, Relation, Words, text_of
-from scorer.equivalence.latex import canonical, one_spelling
+from scorer.equivalence.latex import TEXT, canonical, one_spelling
 from scorer.equivalence.plain_numbers import number
 from scorer.equivalence.quantities import same_quantity
 from scorer.equivalence.reading import read
 from scorer.equivalence.regions import region, same_region
 from scorer.equivalence.relations import same_relation, same_value
-from scorer.equivalence.symbols import TEXT, names
+from scorer.equivalence.symbols import names
 from scorer.equivalence.words import bare_words, choice, same_time, same_words, tokens
 
 _ARITHMETIC = re.compile(r"(?<=[\d)}])\s*(?:[-+*/]|\\(?:cdot|times|div)(?![a-zA-Z]))\s*(?=[\d({\\])")

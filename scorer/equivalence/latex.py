@@ -17,7 +17,7 @@ _UNICODE = {
     "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
     "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta ", "∠": r"\angle ", "€": r"\euro ",
     "£": r"\pound ", "¥": r"\yen ", "⁄": "/", "“": '"', "”": '"', "‘": "'", "’": "'", "′": "'", "…": r"\ldots ",
-    "∖": r" \setminus ", "→": r"\to ", "⇒": r"\Rightarrow ", "✓": "yes", "×10": r" \times 10",
+    "∖": r" \setminus ", "→": r"\to ", "⇒": r"\Rightarrow ", "✓": "yes",
 }  # fmt: skip
 _CIRCLED = {chr(0x2460 + n): f", {n + 1}, " for n in range(20)}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
@@ -50,6 +50,7 @@ _DEGREE = re.compile(
     r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])|(?<=\d)\s*\\?\s*degrees?(?![a-z])"
 )
 _BROKEN_DEGREE = re.compile(r"(?<=\d)\^\s*$")
+TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _BARE_COMMANDS = re.compile(
     r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|log|ln|arcsin|arccos|arctan|lim|max|min|exp|gcd|lcm)\s*\}"
 )
@@ -63,7 +64,7 @@ _HALF_BRACED = re.compile(r"\\frac\s*(\{[^{}]*\})\s*([a-zA-Z0-9])")
 _ENVIRONMENT = re.compile(r"\\(begin|end)\s*\{\s*(?:[bBvV]?matrix|smallmatrix|array)\s*\}(?:\s*\{[clr|\s]+\})?")
 _MATRIX_IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{pmatrix\})\s*[\])]", re.S)
 _BLANKS = re.compile(r"\s+")
-_COMMAND = re.compile(r"\\[a-zA-Z]+|\\.", re.S)
+COMMAND = re.compile(r"\\[a-zA-Z]+|\\.", re.S)
 _PERCENT = re.compile(r"(?:\\text\s*\{\s*)?(?<![a-zA-Z])(?:percent(?:age)?|pct)(?![a-zA-Z])\s*\}?|(?<!\\)%")
 _PLAIN_SET = re.compile(r"^\{([^{}]*)\}$")
 _BRACKET = re.compile(r"\\[a-zA-Z]+|\\.|[()\[\]{}]", re.S)
@@ -154,7 +155,7 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
             parts.append(text[start:place])
             start = place = cut.end()
         else:
-            skipped = _COMMAND.match(text, place)
+            skipped = COMMAND.match(text, place)
             place = skipped.end() if skipped else place + 1
     return [part.strip() for part in [*parts, text[start:]]]
 
@@ -163,7 +164,6 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
 def canonical(text: str) -> str:
     """A text without blanks, needless braces and marks: equal ones are the same answer."""
     text = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])\s*", "*", text)
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\(forall|exists|angle|,)", r"\\\1", text)
+    text = TEXT.sub(r"\1", text)
     text = re.sub(r"([_^])\s*\{\s*([a-zA-Z0-9])\s*\}", r"\1\2", text)
     return _BLANKS.sub("", text)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import product
 
 from scorer.equivalence.forms import Form, Listed, Matrix, Quantity, Ratio, Region, Relation, Words
-from scorer.equivalence.latex import one_spelling, split
+from scorer.equivalence.latex import TEXT, one_spelling, split
 from scorer.equivalence.plain_numbers import number
 from scorer.equivalence.symbols import (
     COMMAS,
@@ -15,7 +15,6 @@ from scorer.equivalence.symbols import (
     OPERATORS,
     PLAIN_WORD,
     RELATION,
-    TEXT,
     inside,
     names,
     operators,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from scorer.equivalence.latex import closing
+from scorer.equivalence.latex import COMMAND, TEXT, closing
 
 COMMAS = re.compile(
     r",|;|(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])),?|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
@@ -20,10 +20,8 @@ OPERATORS = {
     r"\simeq": r"\approx",
 }
 INEQUALITIES = ("<", ">", r"\le", r"\ge")
-TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|gcd|lcm|mod|lim|arcsin|arccos|arctan|pi|det"
 PLAIN_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]{{3,}}")
-_COMMAND = re.compile(r"\\[a-zA-Z]+|\\.", re.S)
 _NOTATION = "frac sqrt pi le ge ne infty cdot times in mathbb lt gt deg approx"
 _NO_NAMES = {f"\\{word}" for word in [*_NOTATION.split(), *_FUNCTIONS.split("|")]} | {"e", "or", "and"}
 _NAME = re.compile(r"(?:\\Delta\s*)?\\?[a-zA-Z]+(?:_(?:\{[^{}]*\}|\w)|\^\{?\\prime\}?|')*(?:\s*\([^()=]*\))?")
@@ -58,7 +56,7 @@ def operators(text: str) -> list[str]:
         elif cut := RELATION.match(text, place):
             found.append(OPERATORS.get(cut[0], cut[0]))
             place = cut.end()
-        elif command := _COMMAND.match(text, place):
+        elif command := COMMAND.match(text, place):
             place = command.end()
         else:
             place += 1

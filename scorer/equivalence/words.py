@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from scorer.equivalence.symbols import TEXT
+from scorer.equivalence.latex import TEXT
 
 _FILLERS = "a an the is are was were be it its that this there of in to for with by as at any so we have"
 _DENIALS = "not no never neither nor none cannot without isnt doesnt dont cant non nothing"

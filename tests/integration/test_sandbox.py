@@ -250,6 +250,14 @@ def test_a_child_knows_neither_the_environment_nor_heavy_libraries(monkeypatch):
         assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
 
 
+def test_no_answer_pays_for_imports() -> None:
+    code = (
+        "from scorer.verifier import warm_up; warm_up('math'); import sys; print({'sympy', 'pint'} <= set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_gold_answers_are_checked_and_cannot_hang(sandbox):
     golds = ["42", r"\frac{1}{2}", "", "  ", r"\frac{1}{", "???", "9^{9^{9^9}}", "1" * 5000]
     reasons = sandbox.check_golds(golds)
