@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from common.errors import ModelError
+
+SAMPLED_BYTES = 2**20
 
 
 def local_folder(model: str, setting: str, revision: str | None = None) -> Path:
@@ -38,3 +41,22 @@ def local_folder(model: str, setting: str, revision: str | None = None) -> Path:
             f"{setting} = {model}: neither a folder here nor to be had from the hub ({type(error).__name__}: "
             f"{str(error).splitlines()[0][:200]}); check the name, or download it on a host with network"
         ) from error
+
+
+def identity(model: str, folder: Path) -> str:
+    """Model and revision for the record: `nvidia/AceMath-7B-RM@1a2b3c4d5e6f`.
+
+    The revision is the hub's commit; of a folder of one's own, a digest of config.json and of each weights file's size,
+    first and last MiB: enough to tell two trainings apart, without reading gigabytes.
+    """
+    if folder.parent.name == "snapshots":  # the hub's cache
+        return f"{model}@{folder.name[:12]}"
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as weights:
+            digest.update(weights.read(SAMPLED_BYTES))
+            weights.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(weights.read(SAMPLED_BYTES))
+    return f"{folder.name}@{digest.hexdigest()[:12]}"

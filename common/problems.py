@@ -52,7 +52,7 @@ def numbered(
         return list(enumerate(_generated(settings, split, count), 1)), []
     hub_split = settings.eval.hub_split if split == "eval" else settings.data.hub_split
     hub = source.startswith("hub:")
-    rows = _hub_rows(settings, source.removeprefix("hub:"), hub_split) if hub else _file_rows(Path(source))
+    rows = _hub_rows(settings, source.removeprefix("hub:"), hub_split) if hub else file_rows(Path(source))
     used = _used_before(settings, split)
     usable = 0
     good: list[tuple[int, Problem]] = []
@@ -105,7 +105,11 @@ def _generated(settings: Sections, split: Split, count: int | None) -> list[Prob
     raise AssertionError(split)
 
 
-def _file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(line number from 1, the object in it or why there is none) of a JSONL file, gzipped or not.
+
+    Lines of more than MAX_LINE_BYTES are skipped in bounded pieces. Raises DataError when it cannot be read.
+    """
     if not path.is_file():
         raise DataError(f"there is no data file {path}; data.train takes a JSONL file, hub:NAME or reasoning-gym")
     opener = gzip.open if path.suffix == ".gz" else open

@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from common.errors import SchemaError
 from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields, plain_values
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
 MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
 MAX_EXTRACTED_CHARS = 4096
 MAX_FOLDER_CHARS = 4096
+MAX_NAME_CHARS = 512
+MAX_RULE_CHARS = 64
 MAX_REWARD = 1e9  # far above any reward model's, far below where a batch's sums leave float32
 
 Int32 = NDArray[np.int32]
@@ -108,7 +110,8 @@ class Scored:
     """A rollout with its rewards and everything needed to derive them again.
 
     Scored(rollout=..., mode="hero", statuses=["correct", "wrong", ...N], extracted=["42", None, ...N],
-           rm_scores=[1.2, -0.3, ...N], r_hat=[1.1, -0.1, ...N], weight=1.7, sigma_u=0.8, sigma_bar=0.8, ...)
+           rules=["same number", "", ...N], reward_model="AceMath-7B-RM@1a2b3c4d5e6f", rm_scores=[1.2, -0.3, ...N],
+           r_hat=[1.1, -0.1, ...N], weight=1.7, sigma_u=0.8, sigma_bar=0.8, ...)
     """
 
     KIND: ClassVar[str] = "scored"
@@ -116,6 +119,10 @@ class Scored:
     mode: str
     statuses: list[str]
     extracted: list[str | None]
+    rules: list[str]
+    """What made each completion correct; "" for the others."""
+    reward_model: str | None
+    """Name and revision; None where the mode needs no model."""
     rm_scores: Float64 | None
     """float64 [N] raw logits; None where the mode needs no reward model; NaN for a context overflow."""
     r_hat: Float64
@@ -316,15 +323,20 @@ def _scored(m: Fields) -> Scored:
     rollout = _rollout(m.inner("rollout"))
     statuses = m.items("statuses", MAX_COMPLETIONS)
     extracted = m.items("extracted", MAX_COMPLETIONS)
+    rules = m.items("rules", MAX_COMPLETIONS)
     if not all(status in STATUSES for status in statuses):
         raise SchemaError(f"{m.where}.statuses holds an unknown status")
     if not all(e is None or (isinstance(e, str) and len(e) <= MAX_EXTRACTED_CHARS) for e in extracted):
         raise SchemaError(f"{m.where}.extracted holds something that is no short text")
+    if not all(isinstance(rule, str) and len(rule) <= MAX_RULE_CHARS for rule in rules):
+        raise SchemaError(f"{m.where}.rules holds something that is no name of a rule")
     scored = Scored(
         rollout=rollout,
         mode=m.text("mode", 64),
         statuses=statuses,
         extracted=extracted,
+        rules=rules,
+        reward_model=m.optional("reward_model", lambda key: m.text(key, MAX_NAME_CHARS)),
         rm_scores=m.optional("rm_scores", lambda key: m.array(key, "<f8")),
         r_hat=m.array("r_hat", "<f8"),
         weight=m.number("weight"),
@@ -334,7 +346,7 @@ def _scored(m: Fields) -> Scored:
         seconds=m.number("seconds"),
     )
     n = rollout.ticket.completions
-    lengths = [len(statuses), len(extracted), len(scored.r_hat)] + (
+    lengths = [len(statuses), len(extracted), len(rules), len(scored.r_hat)] + (
         [] if scored.rm_scores is None else [len(scored.rm_scores)]
     )
     if any(length != n for length in lengths):

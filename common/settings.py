@@ -150,18 +150,35 @@ class VerifierSettings(Section):
 
 
 class RewardModelSettings(Section):
-    """Reward model: sequence classification with one label, the raw logit is the score."""
+    """Reward model: what scores completions. Not needed by `reward.mode = "verifier"`."""
 
+    backend: Literal["classifier", "http", "likelihood", "none"] = "classifier"
+    """`classifier`: sequence classification with one label, in the scorer's process; the raw logit is the score.
+    `http`: the same behind a vLLM pooling server. `likelihood`: the mean probability of the gold answer after the
+    completion's reasoning, under a causal LM; needs no trained reward model."""
     model: str | None = None
-    """Folder in Hugging Face layout, or a hub name. Not needed by `reward.mode = "verifier"`."""
+    """Folder in Hugging Face layout, or a hub name; for `http` that of the server's model, for its tokenizer."""
     revision: str | None = None
     trust_remote_code: bool = False
+    url: str = ""
+    """Of the server, for `http`: `vllm serve MODEL --runner pooling`. Its key, if any, is in REWARD_MODEL_API_KEY."""
     dtype: Dtype = "float32"
     batch_tokens: Positive = 8192
-    """Tokens of one forward pass, over several groups."""
+    """Tokens of one forward pass, or of one request, over several groups."""
     max_length: Positive = 4096
     """Prompt and completion together; longer ones get the status `context_overflow`."""
-    system_prompt: str = ""
+    truncation: Literal["none", "left"] = "none"
+    """`left`: of what is longer the last max_length tokens are scored."""
+    layout: Literal["chat", "pair"] | None = None
+    """`chat`: the model's chat template. `pair`: the tokenizer's text pair. Unset: what a known model documents."""
+    system_prompt: str | None = None
+    """Unset: what a known model documents (AceMath's: "Please reason step by step, ..."), else none."""
+    deadline_s: Annotated[float, Field(gt=0)] = 60.0
+    """Of one request to the server."""
+    attempts: Positive = 6
+    """Of one request, while the server is away; then its groups are tried again, in the end dead-lettered."""
+    concurrency: Positive = 4
+    """Requests at a time."""
 
 
 class RewardSettings(Section):
@@ -311,12 +328,22 @@ class SFTSettings(Section):
 
 
 class RMSettings(Section):
-    """Reward model trained on labelled samples of the policy."""
+    """Reward model trained on labelled completions: samples of the policy, or a file of them."""
 
     out: Path = Path("runs/reward-model")
+    data: Path | None = None
+    """JSONL rows with a question, a completion and whether it is correct; unset: samples of model.policy."""
+    completion_field: str = "completion"
+    correct_field: str = "correct"
+    """Fields of rm.data and rm.further beside data.question; the second holds true or false."""
+    further: list[Path] = []
+    """More such files, to measure the model on."""
+    further_rows: Positive | None = None
+    """At most so many rows of each of them."""
     prompts: Positive = 1000
-    """Problems that are used nowhere else."""
+    """Problems that are used nowhere else; of rm.data those with both labels first."""
     completions: Positive = 8
+    """For each problem; of rm.data as many right as wrong ones, where there are."""
     label: Literal["math", "paper", "task"] = "math"
     """Who labels, as `verifier.kind`."""
     epochs: Positive = 2
@@ -364,6 +391,14 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
     if s.learner.advantage == "corpo" and s.reward.mode in ("rm", "blend"):
         found.append(
             ("learner.advantage", "corpo", f'has no baseline in reward.mode = "{s.reward.mode}": take hero or verifier')
+        )
+    if s.reward_model.backend == "none" and s.reward.mode != "verifier":
+        found.append(
+            ("reward_model.backend", "none", f'reward.mode = "{s.reward.mode}" needs scores: set one, or "verifier"')
+        )
+    if (s.reward_model.backend == "http") != bool(s.reward_model.url):
+        found.append(
+            ("reward_model.url", repr(s.reward_model.url), 'goes with reward_model.backend = "http": set both, or none')
         )
     if s.sampling.max_tokens + 1 > s.actor.max_model_len:
         found.append(

@@ -75,9 +75,9 @@ def _sft(arguments: argparse.Namespace, flags: list[str]) -> int:
 
 
 def _rm(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import cold_start
+    from deploy.train_rm import rm
 
-    return cold_start.rm(_settings(arguments, flags))
+    return rm(_settings(arguments, flags))
 
 
 def _score(arguments: argparse.Namespace, flags: list[str]) -> int:

@@ -43,8 +43,9 @@ def _settings(arguments: argparse.Namespace, flags: list[str]) -> Sections:
 
 
 def _from_file(arguments: argparse.Namespace, settings: Sections) -> Run:
+    from scorer.reward_models.backends import make_reward_model
     from scorer.score_file import score_file
-    from scorer.worker import make_reward_model, make_sandbox
+    from scorer.worker import make_sandbox
 
     def run(out: Any) -> int:
         model = make_reward_model(settings)

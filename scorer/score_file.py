@@ -1,8 +1,8 @@
 """`hero score`: rewards for the rows of a file, without a run.
 
 Row in:  {"question": "12 + 30 = ?", "gold": "42", "completions": ["\\\\boxed{42}", "\\\\boxed{43}"]}
-Row out: the same fields, with "statuses", "rules", "extracted", "rm_scores", "r_hat", "rewards", "weight",
-         "sigma_u" and "sigma_bar".
+Row out: the same fields, with "statuses", "rules", "extracted", "reward_model", "rm_scores", "r_hat", "rewards",
+         "weight", "sigma_u" and "sigma_bar".
 
 Every input row gives one output row, in order. A row that cannot be scored keeps its fields and gets
 "error": the reason; one that is no JSON object becomes {"line": its number, "error": the reason}. Blank
@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from common.errors import DataError, HeroError
+from scorer.reward_models.protocol import RewardModel, Sample
 from scorer.rewards import NEEDS_REWARD_MODEL, Mode, Options, next_sigma_bar, reward_group
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
@@ -37,12 +38,6 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 32
 """Rows that are verified and scored together."""
 MAX_LINE_BYTES = 64 * 2**20
-
-
-class ScoresPairs(Protocol):
-    """A reward model, as far as this needs one."""
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats: ...
 
 
 class FileOptions(Options, Protocol):
@@ -89,7 +84,7 @@ def score_file(
     *,
     options: FileOptions,
     sandbox: Sandbox,
-    reward_model: ScoresPairs | None,
+    reward_model: RewardModel | None,
     progress: bool = True,
 ) -> Summary:
     """Scores the rows of `source` (JSONL, gzipped or not) into `out`, a chunk at a time.
@@ -107,6 +102,7 @@ def score_file(
             for row, verdicts, scores in _judged(chunk, sandbox, model):
                 if row.error is None:
                     sigma_bar = _reward(row, verdicts, scores, sigma_bar, options)
+                    row.fields["reward_model"] = None if model is None else model.name
                     summary.statuses.update(row.fields["statuses"])
                 if row.error is not None:
                     row.fields["error"] = row.error
@@ -132,7 +128,7 @@ def whole_or_nothing(out: Path) -> Iterator[IO[str]]:
 
 
 def _judged(
-    chunk: Sequence[_Row], sandbox: Sandbox, model: ScoresPairs | None
+    chunk: Sequence[_Row], sandbox: Sandbox, model: RewardModel | None
 ) -> Iterator[tuple[_Row, list[Verdict], Floats | None]]:
     """The rows of a chunk with what verifier and reward model say; errors are set on the row."""
     good = [row for row in chunk if row.error is None]
@@ -151,11 +147,11 @@ def _judged(
             yield row, [], None
 
 
-def _scores(rows: Sequence[_Row], model: ScoresPairs) -> list[Floats | None]:
+def _scores(rows: Sequence[_Row], model: RewardModel) -> list[Floats | None]:
     """Scores by row, all rows together; should the model refuse one, each alone, and that one gets an error."""
-    pairs = [(row.fields["question"], text) for row in rows for text in row.completions]
+    samples = [Sample(row.fields["question"], text, row.gold) for row in rows for text in row.completions]
     try:
-        scores = model.score(pairs)
+        scores = model.score(samples)
     except HeroError as error:
         if len(rows) > 1:
             return [scores for row in rows for scores in _scores([row], model)]

@@ -20,9 +20,11 @@ import numpy as np
 
 from common.errors import ConfigError, DataError
 from common.settings import Sections
+from scorer.reward_models.backends import make_reward_model
+from scorer.reward_models.protocol import Sample
 from scorer.rewards import next_sigma_bar, reward_group
 from scorer.sandbox import Item
-from scorer.worker import make_reward_model, make_sandbox
+from scorer.worker import make_sandbox
 
 
 class Arguments(Protocol):
@@ -72,7 +74,8 @@ class HeroReward:
         golds = [str(gold) for gold in columns[self._gold]]
         groups = self._groups(questions)
         verdicts = self._sandbox.verify([Item(*pair) for pair in zip(golds, texts, strict=True)])
-        scores = self._model.score(list(zip(questions, texts, strict=True))) if self._model else None
+        samples = [Sample(*parts) for parts in zip(questions, texts, golds, strict=True)]
+        scores = self._model.score(samples) if self._model else None
         rewards: list[float] = []
         for group in groups:
             found = None if scores is None else np.asarray(scores[group], dtype=np.float64)
@@ -97,8 +100,10 @@ class HeroReward:
         return groups
 
     def close(self) -> None:
-        """Ends the verifier's children."""
+        """Ends the verifier's children, and the connection to a reward model's server."""
         self._sandbox.close()
+        if self._model is not None:
+            self._model.close()
 
     def __enter__(self) -> Self:
         return self

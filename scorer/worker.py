@@ -6,7 +6,6 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
@@ -16,17 +15,15 @@ from common.deliveries import Delivery
 from common.errors import BrokerError
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
-from common.models import local_folder
 from common.schema import Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker
 from common.waiting import Waiting
-from scorer.rewards import NEEDS_REWARD_MODEL, next_sigma_bar, reward_group
+from scorer.reward_models.backends import make_reward_model
+from scorer.reward_models.protocol import RewardModel, Sample
+from scorer.rewards import next_sigma_bar, reward_group
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
-
-if TYPE_CHECKING:
-    from scorer.reward_model import RewardModel
 
 BLOCK_MS = 500
 DRAIN_S = 40.0  # for the batch at hand
@@ -40,8 +37,10 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     broker = Broker(url, run_id, "scorer", stop=stop)
     broker.check()
     with make_sandbox(settings) as sandbox:
-        scorer = Scorer(settings, broker, sandbox, make_reward_model(settings), stop)
-        log.info("scorer ready", consumer=broker.consumer, mode=settings.reward.mode)
+        model = make_reward_model(settings, stop)
+        scorer = Scorer(settings, broker, sandbox, model, stop)
+        named = model.name if model else None
+        log.info("scorer ready", consumer=broker.consumer, mode=settings.reward.mode, reward_model=named)
         try:
             scorer.loop()
         finally:
@@ -52,24 +51,6 @@ def run(settings: Sections, url: str, run_id: str) -> int:
 def make_sandbox(settings: Sections) -> Sandbox:
     v = settings.verifier
     return Sandbox(v.children, v.deadline_s, v.memory_mb, v.max_chars, v.tasks_per_child, v.kind, v.unevaluated)
-
-
-def make_reward_model(settings: Sections) -> RewardModel | None:
-    """The configured reward model; None where the mode needs none."""
-    if settings.reward.mode not in NEEDS_REWARD_MODEL:
-        return None
-    from scorer.reward_model import RewardModel  # torch and transformers: seconds that other modes need not wait
-
-    r = settings.reward_model
-    folder = local_folder(r.model or "", "reward_model.model", r.revision)
-    return RewardModel(
-        folder,
-        dtype=r.dtype,
-        batch_tokens=r.batch_tokens,
-        max_length=r.max_length,
-        system_prompt=r.system_prompt,
-        trust_remote_code=r.trust_remote_code,
-    )
 
 
 class Scorer:
@@ -108,6 +89,8 @@ class Scorer:
                 self._leases.release(taken)
 
     def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
         self._leases.close()
         self._broker.leave("rollouts")
 
@@ -148,7 +131,8 @@ class Scorer:
         verified = time.monotonic()
         scores = None
         if self._model is not None:
-            scores = self._model.score([(r.ticket.question, c.text) for r in rollouts for c in r.completions])
+            tickets = [(r.ticket, c) for r in rollouts for c in r.completions]
+            scores = self._model.score([Sample(t.question, c.text, t.gold) for t, c in tickets])
         scored = time.monotonic()
         self._verify_s += verified - started
         self._model_s += scored - verified
@@ -183,6 +167,8 @@ class Scorer:
             mode=reward.mode,
             statuses=statuses,
             extracted=[v.extracted for v in verdicts],
+            rules=[v.rule for v in verdicts],
+            reward_model=None if self._model is None else self._model.name,
             rm_scores=scores,
             r_hat=shaped.r_hat,
             weight=shaped.weight,

@@ -91,9 +91,9 @@ def scoring(settings: Sections, groups: list[Group]) -> Measured:
     """The reward model's forward passes over token ids that are ready; equal texts of a group are scored once."""
     import torch
 
-    from scorer.reward_model import logits
-    from scorer.rm_input import batches, encode
-    from scorer.worker import make_reward_model
+    from scorer.reward_models.backends import make_reward_model
+    from scorer.reward_models.classifier import logits
+    from scorer.reward_models.rendering import batches, encode
 
     torch.set_num_threads(settings.scorer.threads)
     model = make_reward_model(settings)
@@ -103,7 +103,7 @@ def scoring(settings: Sections, groups: list[Group]) -> Measured:
     for start in range(0, len(groups), settings.scorer.batch_groups):
         taken = groups[start : start + settings.scorer.batch_groups]
         pairs = dict.fromkeys((group["question"], c["text"]) for group in taken for c in group["completions"])
-        sequences = encode(model.tokenizer, list(pairs), model.system_prompt)
+        sequences = encode(model.tokenizer, list(pairs), model.usage)
         for places in batches([len(sequence) for sequence in sequences], model.batch_tokens):
             ready.append([sequences[place] for place in places])
 

@@ -20,13 +20,15 @@ GOOD = {"question": "6*7=?", "gold": "42", "completions": [r"\boxed{42}", r"\box
 class LengthModel:
     """Scores a completion by its length; refuses 'poison', finds 'too long' too long."""
 
+    name = "lengths@1"
     calls = 0
 
-    def score(self, pairs):
+    def score(self, samples):
         self.calls += 1
-        if any("poison" in text for _, text in pairs):
+        if any("poison" in sample.completion for sample in samples):
             raise ModelError("the score is nan")
-        return np.array([math.nan if "too long" in text else float(len(text)) for _, text in pairs])
+        texts = [sample.completion for sample in samples]
+        return np.array([math.nan if "too long" in text else float(len(text)) for text in texts])
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from common.schema import Completion, Rollout, Scored
 from common.settings import Sections
 from common.streams import Broker
 from scorer.hero import difficulty_weight, stratified_rewards
+from scorer.reward_models.known import Usage
+from scorer.reward_models.protocol import Sample
 from scorer.rewards import settle
 from scorer.sandbox import Sandbox
 from scorer.worker import Scorer
@@ -34,9 +36,9 @@ def reward_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reward_model(reward_model_folder: Path):
-    from scorer.reward_model import RewardModel
+    from scorer.reward_models.classifier import Classifier
 
-    return RewardModel(reward_model_folder, dtype="float32", batch_tokens=512, max_length=64, system_prompt="")
+    return Classifier(reward_model_folder, usage=Usage(), dtype="float32", batch_tokens=512, max_length=64)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_hero_rewards_are_equations_3_to_5(start, reward_model, broker: Broker) 
     first, second = scorer.scored(2)
     for group in (first, second):
         r = scorer.settings.reward
-        raw = reward_model.score([(group.ticket.question, text) for text in TEXTS])
+        raw = reward_model.score([Sample(group.ticket.question, text) for text in TEXTS])
         np.testing.assert_allclose(group.rm_scores, raw, atol=1e-5)
         r_hat = stratified_rewards([True, False, False, False], group.rm_scores, alpha=r.alpha, beta=r.beta, eps=r.eps)
         np.testing.assert_array_equal(group.r_hat, r_hat)
@@ -187,14 +189,19 @@ def test_what_is_too_long_for_the_reward_model(start, reward_model) -> None:
 class OneBadQuestion:
     """A reward model that cannot score one of the questions."""
 
+    name = "one bad question"
+
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        self.calls.append(len(pairs))
-        if any(question == "poison" for question, _ in pairs):
+    def score(self, samples: list[Sample]) -> np.ndarray:
+        self.calls.append(len(samples))
+        if any(sample.question == "poison" for sample in samples):
             raise RuntimeError("CUDA error: device-side assert")
-        return np.linspace(0, 1, len(pairs))
+        return np.linspace(0, 1, len(samples))
+
+    def close(self) -> None:
+        pass
 
 
 def test_one_bad_group_harms_no_other_and_ends_as_a_dead_letter(start, broker: Broker) -> None:

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from common.errors import ModelError
-from scorer.rm_input import Ids, batches, encode, free_pad_id, padded
+from scorer.reward_models.known import Truncation, Usage
+from scorer.reward_models.protocol import Sample, Scores, score_once
+from scorer.reward_models.rendering import Ids, batches, cut, encode, free_pad_id, load_tokenizer, padded
 
 
-class RewardModel:
+class Classifier:
     """Scores completions without ever seeing the gold answer.
 
-    path: folder in Hugging Face layout. dtype: "float32" or "bfloat16". batch_tokens: padded tokens of one
-    forward pass. max_length: tokens of the rendered chat; the model's own limit holds as well.
-    device: a torch device; None takes the GPU if there is one.
+    path: folder in Hugging Face layout. name: what it is called on record. dtype: "float32" or "bfloat16".
+    batch_tokens: padded tokens of one forward pass, over as many groups as it is given. max_length: tokens of one
+    sample; the model's own limit holds as well. device: a torch device; None takes the GPU if there is one.
 
     Raises ModelError when the folder is no reward model: nothing is initialized silently.
     """
@@ -29,45 +29,49 @@ class RewardModel:
         self,
         path: Path | str,
         *,
+        name: str = "",
+        usage: Usage,
         dtype: str,
         batch_tokens: int,
         max_length: int,
-        system_prompt: str,
+        truncation: Truncation = "none",
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self.path = Path(path)
+        self.name = name or str(path)
+        self.usage = usage
         self.batch_tokens = batch_tokens
-        self.system_prompt = system_prompt
+        self.truncation = truncation
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = load_tokenizer(self.path, trust_remote_code=trust_remote_code)
         self.model = _load(self.path, dtype, trust_remote_code=trust_remote_code).to(self.device).eval()
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        config = self.model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
         self.max_length = min(max_length, positions or max_length)
-        encode(self.tokenizer, [("question", "answer")], system_prompt)  # a template that refuses is found now
+        if usage.layout == "pair" and getattr(config, "type_vocab_size", 0) > 1:
+            raise ModelError(
+                f"{path} tells question and answer apart by token types, which are not passed on here: take a model "
+                "of one token type, or one with a chat template"
+            )
+        encode(self.tokenizer, [("question", "answer")], usage)  # a template that refuses is found now
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
-        """Raw logits of (question, completion) pairs: float64 [N]; nan where a pair exceeds `max_length`.
+    def score(self, samples: Sequence[Sample]) -> Scores:
+        """Raw logits: float64 [N]; nan where a sample exceeds `max_length`, inf where its logit is not finite."""
+        encoded = encode(self.tokenizer, [(s.question, s.completion) for s in samples], self.usage)
+        sequences = cut(encoded, self.max_length, self.truncation)
 
-        Equal pairs are scored once: a rounding between two batches would otherwise be stretched to a whole
-        band by HERO's min-max. Raises ModelError when the model gives a score that is not finite.
-        """
-        unique = list(dict.fromkeys(pairs))
-        sequences = encode(self.tokenizer, unique, self.system_prompt)
-        fits = [place for place, sequence in enumerate(sequences) if 0 < len(sequence) <= self.max_length]
-        scores = np.full(len(unique), np.nan)
-        with torch.inference_mode():
-            for batch in batches([len(sequences[place]) for place in fits], self.batch_tokens):
-                places = [fits[position] for position in batch]
-                scores[places] = logits(self.model, [sequences[place] for place in places]).double().cpu().numpy()
-        for place in fits:
-            if not np.isfinite(scores[place]):
-                raise ModelError(
-                    f"{self.path} gives the score {scores[place]} to a completion of {len(sequences[place])} tokens, "
-                    f"{unique[place][1][:80]!r}; check the model's weights, or use dtype float32"
-                )
-        where = {pair: place for place, pair in enumerate(unique)}
-        return scores[[where[pair] for pair in pairs]]
+        def found(places: list[int]) -> Scores:
+            scores = torch.empty(len(places), dtype=torch.float64)
+            with torch.inference_mode():
+                for batch in batches([len(sequences[place]) for place in places], self.batch_tokens):
+                    scores[batch] = logits(self.model, [sequences[places[at]] for at in batch]).double().cpu()
+            return scores.numpy()
+
+        return score_once(self.name, samples, [len(ids) for ids in sequences], self.max_length, found)
+
+    def close(self) -> None:
+        """Nothing to let go of: the model goes with the process."""
 
 
 def logits(model: Any, sequences: Sequence[Ids]) -> torch.Tensor:
@@ -76,21 +80,12 @@ def logits(model: Any, sequences: Sequence[Ids]) -> torch.Tensor:
     pad_id = free_pad_id(sequences, config.vocab_size)
     ids, mask = (torch.from_numpy(array).to(model.device) for array in padded(sequences, pad_id))
     kept, config.pad_token_id = config.pad_token_id, pad_id
+    caches = {"use_cache": False} if hasattr(config, "use_cache") else {}  # encoders have none
     try:
-        scores: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].float()
+        scores: torch.Tensor = model(input_ids=ids, attention_mask=mask, **caches).logits[:, 0].float()
     finally:
         config.pad_token_id = kept
     return scores
-
-
-def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model folder. Raises ModelError with the reason."""
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path} has no config.json: it is no model folder; `hero rm` makes a reward model")
-    try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers raises a dozen unrelated kinds
-        raise ModelError(f"{path} has no usable tokenizer ({error}); copy the files of the model's own") from error
 
 
 def _load(path: Path, dtype: str, *, trust_remote_code: bool) -> Any:

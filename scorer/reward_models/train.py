@@ -6,10 +6,10 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,22 +17,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoModelForSequenceClassification
 
 from common.errors import DataError, ModelError
-from scorer.auroc import auroc, auroc_within
-from scorer.reward_model import load_tokenizer, logits
-from scorer.rm_input import batches, encode
+from scorer.reward_models.classifier import logits
+from scorer.reward_models.known import Usage
+from scorer.reward_models.labelled import LabelledGroup
+from scorer.reward_models.measure import Loss, Quality, measure
+from scorer.reward_models.rendering import batches, encode, load_tokenizer
 
 MAX_GRAD_NORM = 1.0
 WARMUP_FRACTION = 0.05
 WEIGHT_DECAY = 0.01
-
-
-@dataclass(frozen=True)
-class LabelledGroup:
-    """`LabelledGroup("12 + 30 = ?", ["\\\\boxed{42}", "\\\\boxed{43}"], [True, False])`"""
-
-    question: str
-    completions: Sequence[str]
-    labels: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -46,9 +39,10 @@ class RMOptions:
     seed: int = 0
     max_seconds: float | None = None
     """Training ends by then, the learning rate having come down to 0."""
-    loss: Literal["logistic", "bradley_terry"] = "logistic"
+    loss: Loss = "logistic"
     """logistic: correct or not, each completion alone. bradley_terry: correct above wrong, within a prompt."""
-    system_prompt: str = ""
+    usage: Usage = field(default_factory=Usage)
+    """What goes around question and completion."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,8 @@ class Progress:
     step: int
     loss: float
     seconds: float
+    phase: str = "training"
+    """Or "measuring: held out", with the fraction of that."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +63,35 @@ class _Sample:
     label: bool
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What was trained on, and how well it came out."""
+
+    pairs: int
+    """(question, completion) trained on."""
+    prompts: int
+    too_long: int
+    """Left out: over the model's positions."""
+    steps: int
+    loss: float
+    """Its running mean at the end."""
+    seconds: float
+    quality: dict[str, Quality]
+    """"held out": on the prompts that were kept out; then each further set by its name."""
+
+
 def train(
     backbone: Path,
     out: Path,
     examples: Sequence[LabelledGroup],
     options: RMOptions,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> dict[str, float]:
+    further: Mapping[str, Sequence[LabelledGroup]] | None = None,
+) -> Trained:
     """Trains on `backbone`, writes the model folder `out`, and measures it on prompts that it has not seen.
 
-    Returns `auroc` (a random correct completion above a random wrong one, over all held-out prompts; nan
-    without both labels), `auroc_within` (the mean over prompts with both labels, which is what HERO uses),
-    `pairs` (question, completion) trained on, `pairs_heldout`, `prompts`, `prompts_heldout`, `too_long`,
-    `steps`, `loss` and `seconds`. Raises DataError without two labels, ModelError for an unusable folder.
+    further: more labelled sets to measure it on, by name. Raises DataError without two labels, ModelError for an
+    unusable folder.
     """
     start = time.monotonic()
     if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
@@ -92,7 +104,7 @@ def train(
         raise ModelError(f"{backbone} cannot carry a reward model's head ({error}); give a causal model") from error
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-    samples = _samples(tokenizer, examples, options.system_prompt)
+    samples = _samples(tokenizer, examples, options.usage)
     fitting = [sample for sample in samples if len(sample.ids) <= limit]
     trained, heldout = _split(fitting, options)
     if len({sample.label for sample in trained}) < 2:
@@ -101,25 +113,37 @@ def train(
             "completions, or easier or harder problems"
         )
     steps, loss = _fit(model, trained, options, start, progress)
-    scores = _scores(model, heldout, options.batch_tokens)
-    labels = np.array([sample.label for sample in heldout], dtype=bool)
-    prompts = np.array([sample.prompt for sample in heldout], dtype=np.int64)
     _save(model, tokenizer, out)
-    return {
-        "auroc": auroc(labels, scores),
-        "auroc_within": auroc_within(labels, scores, prompts),
-        "pairs": len(trained),
-        "pairs_heldout": len(heldout),
-        "prompts": len({sample.prompt for sample in trained}),
-        "prompts_heldout": len(set(prompts.tolist())),
-        "too_long": len(samples) - len(fitting),
-        "steps": steps,
-        "loss": loss,
-        "seconds": time.monotonic() - start,
-    }
+    sets = {"held out": heldout}
+    for name, groups in (further or {}).items():
+        sets[name] = [s for s in _samples(tokenizer, groups, options.usage) if len(s.ids) <= limit]
+    return Trained(
+        pairs=len(trained),
+        prompts=len({sample.prompt for sample in trained}),
+        too_long=len(samples) - len(fitting),
+        steps=steps,
+        loss=loss,
+        seconds=time.monotonic() - start,
+        quality={name: _quality(model, name, chosen, options, progress) for name, chosen in sets.items()},
+    )
 
 
-def _samples(tokenizer: Any, examples: Sequence[LabelledGroup], system_prompt: str) -> list[_Sample]:
+def _quality(
+    model: Any, name: str, samples: Sequence[_Sample], options: RMOptions, progress: Callable[[Progress], None]
+) -> Quality:
+    scores, done = np.zeros(len(samples)), 0
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches([len(sample.ids) for sample in samples], options.batch_tokens):
+            scores[batch] = logits(model, [samples[place].ids for place in batch]).double().cpu().numpy()
+            done += len(batch)
+            progress(Progress(done / len(samples), 0, math.nan, 0.0, f"measuring: {name}"))
+    labels = np.array([sample.label for sample in samples], dtype=bool)
+    prompts = np.array([sample.prompt for sample in samples], dtype=np.int64)
+    return measure(labels, scores, prompts, options.loss, options.seed)
+
+
+def _samples(tokenizer: Any, examples: Sequence[LabelledGroup], usage: Usage) -> list[_Sample]:
     """All completions as tokens; groups of the same question share one prompt number."""
     numbers: dict[str, int] = {}
     pairs, facts = [], []
@@ -128,7 +152,7 @@ def _samples(tokenizer: Any, examples: Sequence[LabelledGroup], system_prompt: s
         for completion, label in zip(group.completions, group.labels, strict=True):
             pairs.append((group.question, completion))
             facts.append((prompt, bool(label)))
-    encoded = encode(tokenizer, pairs, system_prompt)
+    encoded = encode(tokenizer, pairs, usage)
     return [_Sample(ids, prompt, label) for ids, (prompt, label) in zip(encoded, facts, strict=True)]
 
 
@@ -196,15 +220,6 @@ def _loss(scores: torch.Tensor, batch: Sequence[_Sample], kind: str) -> torch.Te
     prompt = torch.tensor([sample.prompt for sample in batch], device=scores.device)
     paired = label[:, None] & ~label[None, :] & (prompt[:, None] == prompt[None, :])
     return -logsigmoid(scores[:, None] - scores[None, :])[paired].mean()
-
-
-def _scores(model: Any, samples: Sequence[_Sample], batch_tokens: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    model.eval()
-    scores = np.zeros(len(samples))
-    with torch.inference_mode():
-        for batch in batches([len(sample.ids) for sample in samples], batch_tokens):
-            scores[batch] = logits(model, [samples[place].ids for place in batch]).double().cpu().numpy()
-    return scores
 
 
 def _save(model: Any, tokenizer: Any, out: Path) -> None:

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from common.errors import DataError, ModelError
 from scorer.auroc import auroc, auroc_within
-from scorer.reward_model import RewardModel
-from scorer.rm_train import LabelledGroup, Progress, RMOptions, train
+from scorer.reward_models.classifier import Classifier
+from scorer.reward_models.known import Usage
+from scorer.reward_models.labelled import LabelledGroup
+from scorer.reward_models.protocol import Sample
+from scorer.reward_models.train import Progress, RMOptions, train
 from tests import tiny_models
 
 
@@ -37,32 +40,35 @@ def backbone(tmp_path_factory):
 @pytest.mark.parametrize("loss", ["logistic", "bradley_terry"])
 def test_it_learns_and_the_folder_loads_as_a_reward_model(backbone, tmp_path, loss):
     seen: list[Progress] = []
-    options = RMOptions(**{**OPTIONS.__dict__, "loss": loss, "system_prompt": "be right"})
-    got = train(backbone, tmp_path / "rm", examples(), options, seen.append)
-    assert got["auroc"] > 0.95
-    assert got["auroc_within"] > 0.95
-    assert (got["prompts"], got["prompts_heldout"]) == (48, 12)
-    assert (got["pairs"], got["pairs_heldout"], got["too_long"]) == (192, 48, 0)
-    assert got["steps"] == len(seen) > 0
-    assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
-    model = RewardModel(
-        tmp_path / "rm", dtype="float32", batch_tokens=512, max_length=99, system_prompt="be right", device="cpu"
-    )
-    yes, no = model.score([("new?", "yes"), ("new?", "no")])
+    options = RMOptions(**{**OPTIONS.__dict__, "loss": loss, "usage": Usage("chat", "be right")})
+    got = train(backbone, tmp_path / "rm", examples(), options, seen.append, {"elsewhere": examples(20)})
+    for quality in got.quality.values():
+        assert quality.auroc > 0.95
+        assert quality.auroc_within > 0.95
+        assert quality.calibration_error < 0.2
+    assert (got.prompts, got.quality["held out"].prompts, got.quality["elsewhere"].prompts) == (48, 12, 20)
+    assert (got.pairs, got.quality["held out"].completions, got.too_long) == (192, 48, 0)
+    training = [p.fraction for p in seen if p.phase == "training"]
+    assert got.steps == len(training) > 0
+    assert training == sorted(training)
+    assert {p.phase for p in seen} == {"training", "measuring: held out", "measuring: elsewhere"}
+    usage = Usage("chat", "be right")
+    model = Classifier(tmp_path / "rm", usage=usage, dtype="float32", batch_tokens=512, max_length=99, device="cpu")
+    yes, no = model.score([Sample("new?", "yes"), Sample("new?", "no")])
     assert yes > no
 
 
 def test_the_same_seed_gives_the_same_model(backbone, tmp_path):
     results = [train(backbone, tmp_path / name, examples(20), OPTIONS) for name in "ab"]
-    assert results[0]["loss"] == results[1]["loss"]
+    assert results[0].loss == results[1].loss
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
 
 
 def test_time_ends_the_training(backbone, tmp_path):
     options = RMOptions(**{**OPTIONS.__dict__, "epochs": 10_000, "max_seconds": 2.0})
     got = train(backbone, tmp_path / "rm", examples(8), options)
-    assert 0 < got["steps"] < 10_000
-    assert got["seconds"] < 15
+    assert 0 < got.steps < 10_000
+    assert got.seconds < 15
 
 
 def test_an_older_model_is_replaced_but_nothing_else(backbone, tmp_path):
