@@ -68,7 +68,7 @@ def numbered(
                 break
     if usable and not good:
         raise DataError(
-            f"{source} has {usable} usable lines, and sft.examples = {settings.sft.examples} and rm.prompts = "
+            f"{source} has {usable} usable lines, and the cold start ({settings.sft.taken}) and rm.prompts = "
             f"{settings.rm.prompts} take them all before {split}; lower these, or give a longer file"
         )
     if not good:
@@ -80,7 +80,8 @@ def numbered(
 def _used_before(settings: Sections, split: Split) -> int:
     """Usable rows of data.train that made the policy or the reward model which this run starts from."""
     s = settings
-    cold_start = s.sft.examples if s.data.solution and Path(s.model.policy) == s.sft.out else 0
+    begun = Path(s.model.policy) == s.sft.out and (s.data.solution or s.sft.source == "samples")
+    cold_start = s.sft.taken if begun else 0
     reward_model = s.rm.prompts if Path(s.reward_model.model or "") == s.rm.out else 0
     before: dict[Split, int] = {"eval": 0, "sft": 0, "rm": cold_start, "train": cold_start + reward_model}
     return before[split]
@@ -91,7 +92,7 @@ def _generated(settings: Sections, split: Split, count: int | None) -> list[Prob
     s = settings
     sizes: dict[Split, int] = {
         "eval": s.eval.problems,
-        "sft": s.sft.examples,
+        "sft": s.sft.taken,
         "rm": s.rm.prompts,
         "train": s.data.limit or s.run.steps * s.learner.groups_per_step,
     }

@@ -307,13 +307,23 @@ class EvalSettings(Section):
 
 
 class SFTSettings(Section):
-    """Cold start by supervised fine-tuning on worked solutions."""
+    """Cold start by supervised fine-tuning, on worked solutions or on the model's own right samples."""
 
     base: str = ""
     """Model to start from; empty makes a new small policy of 0.4 M parameters."""
     out: Path = Path("runs/policy")
+    source: Literal["solutions", "samples"] = "solutions"
+    """`solutions`: given ones. `samples`: what sft.base samples itself, as far as the filters keep it (the paper)."""
     examples: Positive = 2000
-    """Worked solutions, fixed by run.seed; read from data.train, generated for reasoning-gym."""
+    """To train on. Solutions are fixed by run.seed; read from data.train, generated for reasoning-gym."""
+    problems: Positive | None = None
+    """That are sampled; unset: as many as examples."""
+    completions: Positive = 4
+    """Samples of each problem, by [sampling]."""
+    filters: list[Literal["correct", "terminated", "language"]] = ["correct", "terminated", "language"]
+    """What a sample must be: right by the verifier, ended by itself, in sft.language."""
+    language: str = "en"
+    """ISO 639 code."""
     epochs: Positive = 2
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     """Stops earlier, whatever the epochs; the schedule follows the clock."""
@@ -325,6 +335,11 @@ class SFTSettings(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     max_tokens: Positive = 1024
     threads: Positive = 2
+
+    @property
+    def taken(self) -> int:
+        """Problems that the cold start uses up."""
+        return (self.problems or self.examples) if self.source == "samples" else self.examples
 
 
 class RMSettings(Section):
@@ -392,6 +407,8 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
         found.append(
             ("learner.advantage", "corpo", f'has no baseline in reward.mode = "{s.reward.mode}": take hero or verifier')
         )
+    if s.sft.source == "samples" and not s.sft.base:
+        found.append(("sft.source", "samples", "a new small policy has nothing to sample: set sft.base to a model"))
     if s.reward_model.backend == "none" and s.reward.mode != "verifier":
         found.append(
             ("reward_model.backend", "none", f'reward.mode = "{s.reward.mode}" needs scores: set one, or "verifier"')

@@ -151,15 +151,19 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
     ),
     "sft": Command(
         _sft,
-        "Cold start: supervised fine-tuning on worked solutions (a new small policy when sft.base is empty).",
-        """  hero sft deploy/configs/quickstart.toml
-  hero sft my.toml --sft.base Qwen/Qwen3-0.6B --sft.out runs/policy --data.solution solution""",
-        ("data", "sft"),
+        "Cold start: supervised fine-tuning on worked solutions, or on the model's own right samples.",
+        """  hero sft deploy/configs/quickstart.toml        a new small policy, since sft.base is empty
+  hero sft my.toml --sft.base Qwen/Qwen3-0.6B --sft.out runs/policy --data.solution solution
+  hero sft my.toml --sft.base Qwen/Qwen3-4B-Base --sft.source samples --sft.problems 4000 --sft.completions 4""",
+        ("data", "sampling", "verifier", "sft"),
     ),
     "rm": Command(
         _rm,
-        "Reward model: sample the policy, label the samples, train a sequence classifier.",
-        "  hero rm deploy/configs/quickstart.toml --rm.prompts 2000",
+        "Reward model: train a classifier on labelled samples of the policy, or on a file; say what it is worth.",
+        """  hero rm deploy/configs/quickstart.toml --rm.prompts 2000
+  hero rm my.toml --rm.data labelled.jsonl --rm.further '["other.jsonl"]' --rm.loss bradley_terry
+
+A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed{42}", "correct": true}""",
         ("model", "data", "sampling", "rm"),
     ),
     "score": Command(

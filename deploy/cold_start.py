@@ -23,29 +23,15 @@ def sft(settings: Sections) -> int:
     from learner.sft import SFTOptions, train
 
     started = time.monotonic()
-    torch.set_num_threads(settings.sft.threads)
     out = settings.sft.out
     refuse_foreign(out)
-    problems, bad = load(settings, "sft", settings.sft.examples)
-    examples = [(p.question, p.solution) for p in problems if p.solution]
-    if not examples:
-        raise DataError(
-            "no worked solutions: set data.solution to the field that holds them, or take families that have some"
-        )
-    console.print(
-        f"cold start on {len(examples):,} worked solutions" + (f", {len(bad)} lines left out" if bad else ""),
-        highlight=False,
-    )
     if settings.sft.base:
         base = local_folder(settings.sft.base, "sft.base")
     else:
         base = out.with_name(out.name + "-untrained")
-        small_model.create(
-            base,
-            settings.run.seed,
-            max_tokens=settings.actor.max_model_len,
-            phrases=tasks.PHRASES,
-        )
+        small_model.create(base, settings.run.seed, max_tokens=settings.actor.max_model_len, phrases=tasks.PHRASES)
+    examples = _own_samples(settings, base) if settings.sft.source == "samples" else _solutions(settings)
+    torch.set_num_threads(settings.sft.threads)
     s = settings.sft
     options = SFTOptions(
         epochs=s.epochs,
@@ -67,6 +53,43 @@ def sft(settings: Sections) -> int:
         highlight=False,
     )
     return 0
+
+
+def _solutions(settings: Sections) -> list[tuple[str, str]]:
+    problems, bad = load(settings, "sft", settings.sft.taken)
+    examples = [(p.question, p.solution) for p in problems if p.solution]
+    if not examples:
+        raise DataError(
+            "no worked solutions: set data.solution to the field that holds them, take families that have some, or "
+            'train on the model\'s own samples: sft.source = "samples"'
+        )
+    left_out = f", {len(bad)} lines left out" if bad else ""
+    console.print(f"cold start on {len(examples):,} worked solutions{left_out}", highlight=False)
+    return examples
+
+
+def _own_samples(settings: Sections, base: Path) -> list[tuple[str, str]]:
+    """Right, terminated samples of the base model, as sft.filters has it."""
+    from deploy.sampling import judged_samples
+    from learner.own_samples import OwnSample, chosen
+
+    s = settings.sft
+    problems, _ = load(settings, "sft", s.taken)
+    fit, sampled, right = judged_samples(settings, base, problems, s.completions)
+    samples = [
+        [OwnSample(p.question, one.text, ok, one.finish_reason == "stop") for one, ok in zip(group, oks, strict=True)]
+        for p, group, oks in zip(fit, sampled, right, strict=True)
+    ]
+    total = sum(map(len, samples))
+    examples, left_out = chosen(samples, s.examples, s.filters, s.language)
+    told = ", ".join(f"{reason} {count:,}" for reason, count in left_out.most_common())
+    console.print(f"cold start on {len(examples):,} of {total:,} own samples; left out: {told}", highlight=False)
+    if not examples:
+        raise DataError(
+            f"none of {total:,} samples passes sft.filters = {s.filters} ({told}): raise sft.problems or "
+            "sft.completions, take easier problems, or start from worked solutions"
+        )
+    return examples
 
 
 def refuse_foreign(out: Path) -> None:

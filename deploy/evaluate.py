@@ -45,7 +45,7 @@ def evaluate(settings: Sections, model: Path) -> dict[str, Any]:
                 progress=progress,
                 description=f"held-out, {name}",
             )
-            texts += [text for (text,) in sampled]
+            texts += [one.text for (one,) in sampled]
     right = judge(settings, problems * len(temperatures), texts)
     n = len(problems)
     result: dict[str, Any] = {"problems": n, "model": str(model), "interval95": {}, "by_task": {}}

@@ -1,4 +1,4 @@
-"""Samples many prompts at once with vLLM, outside of a run: for evaluation and for reward-model data."""
+"""Samples many prompts at once with vLLM, outside of a run: for evaluation, a cold start, and reward-model data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from actors.engine import Engine
+from actors.engine import Engine, Sampled
 from actors.worker import engine_options
 from common.progress import Bars
 from common.settings import Sections
+from common.tasks import Problem
+from deploy.prepare import fitting
+from deploy.show import console
+from learner.render import Renderer
 
 
 class Sampler:
@@ -36,9 +40,9 @@ class Sampler:
         top_p: float = 1.0,
         progress: Bars,
         description: str,
-    ) -> list[list[str]]:
-        """Texts [prompts][completions]; temperature 0 is greedy. Shows a progress bar."""
-        texts = [[""] * completions for _ in prompts]
+    ) -> list[list[Sampled]]:
+        """[prompts][completions]; temperature 0 is greedy. Shows a progress bar."""
+        found: list[dict[int, Sampled]] = [{} for _ in prompts]
         waiting = iter(enumerate(prompts))
         in_flight = done = 0
         task = progress.add_task(description, total=len(prompts) * completions)
@@ -55,8 +59,32 @@ class Sampler:
                 )
                 in_flight += completions
             for sampled in self._engine.step():
-                texts[int(sampled.request_id)][sampled.index] = sampled.text
+                found[int(sampled.request_id)][sampled.index] = sampled
                 in_flight -= 1
                 done += 1
                 progress.update(task, completed=done)
-        return texts
+        return [[group[index] for index in range(completions)] for group in found]
+
+
+def judged_samples(
+    settings: Sections, model: Path, problems: Sequence[Problem], completions: int, kind: str | None = None
+) -> tuple[list[Problem], list[list[Sampled]], list[list[bool]]]:
+    """The problems whose prompts fit, their samples at the run's temperature, and which of them are right.
+
+    kind: of the verifier, as `verifier.kind`; None: that of the problems.
+    """
+    from deploy.evaluate import judge
+
+    renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
+    fit, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
+    with Bars(console=console) as progress, Sampler(settings, model) as sampler:
+        sampled = sampler.sample(
+            prompts,
+            completions=completions,
+            temperature=settings.sampling.temperature,
+            progress=progress,
+            description=f"sampling {model.name}",
+        )
+    repeated = [problem for problem in fit for _ in range(completions)]
+    right = judge(settings, repeated, [one.text for group in sampled for one in group], kind=kind)
+    return fit, sampled, [right[start : start + completions] for start in range(0, len(right), completions)]

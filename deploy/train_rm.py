@@ -16,7 +16,6 @@ from common.problems import load
 from common.progress import Bars
 from common.settings import Sections
 from deploy.cold_start import refuse_foreign
-from deploy.prepare import fitting
 from deploy.show import console
 from scorer.reward_models.known import usage_of
 from scorer.reward_models.labelled import Fields, LabelledGroup, read, subset
@@ -73,26 +72,15 @@ def rm(settings: Sections) -> int:
 
 def _sampled(settings: Sections, policy: Path) -> list[LabelledGroup]:
     """Samples of the policy, labelled by the verifier."""
-    from deploy.evaluate import judge
-    from deploy.sampling import Sampler
-    from learner.render import Renderer
+    from deploy.sampling import judged_samples
 
     r = settings.rm
     problems, _ = load(settings, "rm", r.prompts)
-    renderer = Renderer(policy, settings.data.system_prompt, settings.model.trust_remote_code)
-    problems, prompts = fitting(problems, renderer, settings.data.max_prompt_tokens, console)
-    with Bars(console=console) as progress, Sampler(settings, policy) as sampler:
-        texts = sampler.sample(
-            prompts,
-            completions=r.completions,
-            temperature=settings.sampling.temperature,
-            progress=progress,
-            description="sampling the policy",
-        )
-    n = r.completions
-    repeated = [p for p in problems for _ in range(n)]
-    right = judge(settings, repeated, [t for group in texts for t in group], kind=r.label)
-    return [LabelledGroup(p.question, texts[i], right[i * n : (i + 1) * n], p.answer) for i, p in enumerate(problems)]
+    fit, sampled, right = judged_samples(settings, policy, problems, r.completions, r.label)
+    return [
+        LabelledGroup(problem.question, [one.text for one in group], oks, problem.answer)
+        for problem, group, oks in zip(fit, sampled, right, strict=True)
+    ]
 
 
 def _chosen(settings: Sections, file: Path) -> list[LabelledGroup]:

@@ -52,7 +52,10 @@ def read(file: Path, fields: Fields, most: int | None = None) -> tuple[list[Labe
         group[1].append(row[fields.label])
     if not rows:
         first = "; ".join(f"line {line.number}: {line.reason}" for line in bad[:3]) or "it is empty"
-        raise DataError(f"{file} has no labelled completion ({len(bad)} bad lines): {first}")
+        raise DataError(
+            f"{file} has no labelled completion ({len(bad)} bad lines): {first}; data.question, "
+            "rm.completion_field and rm.correct_field name the fields"
+        )
     return [LabelledGroup(question, *group) for question, group in rows.items()], bad
 
 
