@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
+from common.problems import MAX_LINE_BYTES
 from scorer.reward_models.labelled import Fields, LabelledGroup, read, subset
 from scorer.reward_models.measure import BINS, measure
 
@@ -89,12 +90,8 @@ def test_problems_with_both_labels_go_first_and_either_label_has_its_half() -> N
 def test_rows_are_read_by_question_and_nothing_hostile_gets_through(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     good = {"question": "1+1?", "response": "2", "ok": True, "gold": 2}
-    bad = [
-        {**good, "ok": 1},
-        {**good, "response": None},
-        {**good, "question": ["x"]},
-        {**good, "response": "x" * 2**21},
-    ]
+    changes = {"ok": 1}, {"response": None}, {"question": ["x"]}, {"response": "x" * MAX_LINE_BYTES}
+    bad = [good | change for change in changes]
     lines = [good, {**good, "response": "3", "ok": False}, *bad]
     file.write_text("\n".join(map(json.dumps, lines)))
     fields = Fields(completion="response", label="ok", gold="gold")
