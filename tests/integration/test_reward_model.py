@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from common.errors import ModelError
 from learner.small_model import CHAT_TEMPLATE, END, PAD, character_tokenizer
@@ -197,3 +197,27 @@ def test_chats_are_rendered_without_a_generation_prompt_or_added_tokens():
     tokenizer = character_tokenizer()
     (ids,) = encode(tokenizer, [("1+1=?", "2")], Usage())
     assert tokenizer.convert_ids_to_tokens(ids) == ["<|user|>", *"1+1=?", "<|assistant|>", "2", END]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "gemma2"])
+def test_the_architectures_of_known_reward_models(folder, tmp_path, family):
+    """AceMath is a Qwen2; Skywork's are Llama, Qwen3 and Gemma 2: each in small, with random weights."""
+    shape = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, head_dim=32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), num_key_value_heads=1, num_labels=1, max_position_embeddings=128, **shape
+    )
+    config.pad_token_id = tokenizer.eos_token_id  # as many of them have it: the end of every text
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.score.weight.data.normal_(std=0.2)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    here, expected = load(tmp_path), []
+    for question, completion, _ in PAIRS:
+        # by the tokenizer as it was loaded: transformers takes the class that belongs to the model
+        ids = here.tokenizer(f"<|user|>{question}<|assistant|>{completion}{END}", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            expected.append(model.score(model.model(torch.tensor([ids])).last_hidden_state)[0, -1, 0].item())
+    assert here.score(PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert np.std(expected) > 0.05
