@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from common.errors import SchemaError
 from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields, plain_values
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
 MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
@@ -37,7 +37,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 FINISH_REASONS = ("stop", "length", "abort")
 Stage = Literal["tickets", "rollouts", "scored"]
-STATUSES = ("correct", "wrong", "no_answer", "unparsable", "timeout", "error", "context_overflow")
+UNSCORED = ("context_overflow", "not_finite")  # the reward model could not read it, or gave no finite score
+STATUSES = ("correct", "wrong", "no_answer", "unparsable", "timeout", "error", *UNSCORED)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Scored:
     """A rollout with its rewards and everything needed to derive them again.
 
     Scored(rollout=..., mode="hero", statuses=["correct", "wrong", ...N], extracted=["42", None, ...N],
-           rm_scores=[1.2, -0.3, ...N], r_hat=[1.1, -0.1, ...N], weight=1.7, sigma_u=0.8, sigma_bar=0.8, ...)
+           rm_scores=[1.2, -0.3, ...N], r_hat=[1.1, -0.1, ...N], weight=1.7, sigma_u=0.8, sigma_bar=0.8,
+           sigma_dev=0.2, ...)
     """
 
     KIND: ClassVar[str] = "scored"
@@ -117,14 +119,15 @@ class Scored:
     statuses: list[str]
     extracted: list[str | None]
     rm_scores: Float64 | None
-    """float64 [N] raw logits; None where the mode needs no reward model; NaN for a context overflow."""
+    """float64 [N] raw logits; None where the mode needs no reward model; NaN for what is UNSCORED."""
     r_hat: Float64
     """float64 [N], before the weight (Eq. 3)."""
     weight: float
     """w of Eq. 4; 1 outside hero."""
     sigma_u: float | None
     sigma_bar: float | None
-    """As used for this weight; None where the mode has no sigma."""
+    sigma_dev: float | None
+    """Both as used for this weight; None where the mode has no sigma."""
     scorer: str
     seconds: float
 
@@ -330,6 +333,7 @@ def _scored(m: Fields) -> Scored:
         weight=m.number("weight"),
         sigma_u=m.optional("sigma_u", m.number),
         sigma_bar=m.optional("sigma_bar", m.number),
+        sigma_dev=m.optional("sigma_dev", m.number),
         scorer=m.text("scorer", 256),
         seconds=m.number("seconds"),
     )

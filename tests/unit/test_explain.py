@@ -18,7 +18,7 @@ CORRECT = [True, False, False, True]
 
 def shown(rule: Rule = "centered", **options: object) -> str:
     reward = RewardSettings.model_validate(options)
-    made = shape(reward.mode, CORRECT, SCORES, sigma_bar=0.9, options=reward)
+    made = shape(reward.mode, CORRECT, SCORES, sigma=Sigma(0.9), options=reward)
     row = {
         "question": "6 * 7 = ?",
         "gold": "42",
