@@ -14,9 +14,9 @@ from common.auroc import auroc_within
 from learner.advantage import Group
 
 MOMENTUM = 0.9
-"""Of the running mean over batches. The standard error of an AUROC at chance is about 0.25 from one mixed group of 8, 0.06
-from a batch of 20 of them, 0.013 from this mean, which holds about 20 such batches; and a policy leaves what its reward
-model has learned within dozens of steps, not within thousands."""
+"""Of the running mean over batches. The standard error of an AUROC at chance is about 0.25 from one mixed group of 8,
+0.06 from a batch of 20 of them and 0.013 from this mean, which holds about 20 such batches. And a policy leaves what
+its reward model has learned within dozens of steps, not within thousands."""
 
 
 def in_group_auroc(groups: Sequence[Group]) -> float | None:

@@ -12,6 +12,7 @@ import pytest
 
 from common.errors import DataError
 from common.settings import RewardSettings, Sections
+from common.sigma import Sigma
 from deploy import cli
 from deploy.recorded import groups, recomputed
 from learner.advantage import advantages
@@ -30,10 +31,11 @@ def recorded(mode: Mode = "hero", n: int = 6) -> list[Any]:
         statuses = STATUSES if id < n - 1 else ["wrong", "wrong", "context_overflow", "no_answer"]
         settled = np.array([2.0 + id, -1.0, -1.0, 3.0])
         correct = [status == "correct" for status in statuses]
-        made = shape(mode, correct, settled, sigma_bar=1.0 + 0.1 * id, options=RewardSettings())
+        made = shape(mode, correct, settled, sigma=Sigma(1.0 + 0.1 * id), options=RewardSettings())
         group = make.scored(make.rollout(make.ticket(id=id, completions=4)))
         scores = np.array([2.0 + id, *SCORES[1:]])
         numbers = {"r_hat": made.r_hat, "weight": made.weight, "sigma_u": made.sigma_u, "sigma_bar": made.sigma_bar}
+        numbers["sigma_dev"] = made.sigma_dev
         found.append(dataclasses.replace(group, mode=mode, statuses=statuses, rm_scores=scores, **numbers))
     return found
 
