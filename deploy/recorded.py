@@ -64,8 +64,10 @@ def recomputed(group: dict[str, Any], reward: RewardSettings) -> dict[str, Any]:
     given = [c["status"] for c in made]
     judged = all(score is not None or status in UNSCORED for score, status in zip(recorded, given, strict=True))
     scores = np.array([np.nan if s is None else s for s in recorded]) if judged else None
-    bar = group["sigma_bar"]
-    sigma = None if bar is None else Sigma(bar, group.get("sigma_dev") or 0.0)  # older logs have none
+    bar, dev = group["sigma_bar"], group.get("sigma_dev")
+    if reward.weighting == "scale_free" and bar is not None and dev is None:
+        raise DataError(f"group {group['id']} was recorded without sigma_dev: reward.weighting = scale_free needs it")
+    sigma = None if bar is None else Sigma(bar, dev or 0.0)
     try:
         statuses, shaped = reward_group(reward.mode, given, scores, sigma=sigma, options=reward)
     except ValueError as error:

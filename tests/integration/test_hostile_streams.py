@@ -50,7 +50,7 @@ from common import schema, streams
 from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
-from common.schema import Completion, Policy, Rollout, Stage, Ticket, pack
+from common.schema import WIRE_VERSION, Completion, Policy, Rollout, Stage, Ticket, pack
 from common.settings import Sections
 from common.sigma import Sigma
 from common.streams import GROUPS, Broker
@@ -118,8 +118,8 @@ FOREIGN: list[tuple[dict[str, Any], str]] = [
     ({"m": damaged(pack(ticket())), "id": "9" * 400, "attempt": "1"}, "damaged on its way"),
     ({"m": damaged(pack(ticket())), "id": "77", "attempt": "1"}, "beside it stands ticket 77, attempt 1"),
     ({"m": damaged(pack(ticket())), "id": "1", "attempt": "0" * 99}, "damaged on its way"),
-    ({"m": other_version(pack(ticket()), 1)}, "wire version 1, this process speaks 2"),
-    ({"m": other_version(pack(ticket()), 255)}, "wire version 255, this process speaks 2"),
+    ({"m": other_version(pack(ticket()), 1)}, f"wire version 1, this process speaks {WIRE_VERSION}"),
+    ({"m": other_version(pack(ticket()), 255)}, f"wire version 255, this process speaks {WIRE_VERSION}"),
     ({"m": pack(ticket("elsewhere"))}, "belongs to run 'elsewhere'"),
 ]
 

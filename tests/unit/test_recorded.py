@@ -144,6 +144,14 @@ def test_a_group_without_any_finite_score_is_no_group_without_a_model(run: Path)
     assert row["sigma_u"] == 0.0 and row["r_hat"] == [-0.1] * 4
 
 
+def test_a_log_from_before_there_was_a_deviation(run: Path) -> None:
+    group = next(groups(run))
+    del group["sigma_dev"]
+    assert recomputed(group, RewardSettings())["sigma_dev"] == 0.0
+    with pytest.raises(DataError, match="group 0 was recorded without sigma_dev"):
+        recomputed(group, RewardSettings(weighting="scale_free"))
+
+
 def test_a_line_that_is_being_written_is_left_out(run: Path) -> None:
     with (run / "rewards" / "rewards.jsonl").open("a") as file:
         file.write('{"id": 99, "complet')
