@@ -5,9 +5,12 @@ m and spreads within a range R, two orders of the same B groups end at most
 
     R (1 - m^(B/2))^2        (B even; odd: R (1 - m^((B-1)/2)) (1 - m^((B+1)/2)))
 
-apart: the largest ones last, or first. Orders that differ within every B groups alone, which is what the bound on
-staleness leaves, are never more than R (1 - m^(B/2)) / (1 + m^(B/2)) apart after any number of them. A scorer that has
-not seen the last L groups of others is at most R (1 - m^L) off. `python -m tests.bench sigma` says what w makes of it.
+apart: the largest ones last, or first. Orders that differ within every B groups alone are never more than
+
+    R (1 - m^(B/2)) / (1 + m^(B/2))
+
+apart after any number of them. A scorer that has not seen the last L groups of others is at most R (1 - m^L) off.
+`python -m tests.bench sigma` says what w makes of it.
 """
 
 from __future__ import annotations
