@@ -91,13 +91,15 @@ def scale_free_weight(
 
     w = w_min + (w_max - w_min) / (1 + exp(-k_z (sigma_u - sigma_bar) / (sigma_dev + eps)))
 
-    sigma_dev: running standard deviation of sigma_u; at 0, when nothing has been seen to differ yet, z is 0. k_z: per
+    sigma_dev: running standard deviation of sigma_u; while nothing but rounding was seen to differ, z is 0. k_z: per
     standard deviation; a logistic curve of slope 1.7 is the normal distribution's within 0.01, so w of a normal
     sigma_u is spread about evenly over [w_min, w_max]. Returns and raises as `difficulty_weight`.
     """
     deviations = {"sigma_u": sigma_u, "sigma_bar": sigma_bar, "sigma_dev": sigma_dev}
     _check(w_min, w_max, {"k_z": k_z, "eps": eps}, deviations)
-    return _between(w_min, w_max, k_z * (sigma_u - sigma_bar) / (sigma_dev + eps) if sigma_dev > 0 else 0.0)
+    # Equal spreads in other units differ by a rounding; divided by that alone, z would be anything.
+    known = sigma_dev > 1e-9 * sigma_bar
+    return _between(w_min, w_max, k_z * (sigma_u - sigma_bar) / (sigma_dev + eps) if known else 0.0)
 
 
 def _check(w_min: float, w_max: float, others: Mapping[str, float], deviations: Mapping[str, float]) -> None:

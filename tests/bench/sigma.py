@@ -74,7 +74,7 @@ def _changes(
     place = {i: i + (chance.uniform(0, IN_FLIGHT) if shuffled else 0) for i in range(len(spreads))}
     straight = _weights(spreads, range(len(spreads)), options, scorers=1, batch=1, chance=chance)
     arrived = _weights(spreads, sorted(place, key=place.__getitem__), options, scorers, BATCH, chance)
-    return np.abs(arrived - straight) / straight
+    return np.asarray(np.abs(arrived - straight) / straight)
 
 
 def _weights(

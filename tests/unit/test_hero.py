@@ -204,6 +204,7 @@ def test_scale_free_weight_stays_in_its_range(sigma_u, sigma_bar, sigma_dev):
 
 def test_without_any_deviation_every_prompt_has_the_middle_weight():
     assert scale_free_weight(0.0, 5.0, 0.0) == scale_free_weight(9.0, 5.0, 0.0) == pytest.approx(1.7)
+    assert scale_free_weight(9.0, 5.0, 5e-16) == pytest.approx(1.7), "nor by what is a rounding"
 
 
 def test_scale_free_weights_of_normal_spreads_are_about_even():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.sigma import Sigma, next_sigma
@@ -49,6 +49,7 @@ def test_scale_free_weighs_the_z_score():
     assert first.sigma_dev == 0.0 and first.weight == pytest.approx((0.4 + 3.0) / 2)
 
 
+@example([[(False, 6), (False, 7)], [(False, -7), (False, -8)], [(False, 0), (False, 0)]], 0.01, 0.0)
 @given(
     st.lists(st.lists(st.tuples(st.booleans(), st.integers(-20, 20)), min_size=2, max_size=6), min_size=1, max_size=12),
     st.floats(0.01, 100),
