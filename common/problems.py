@@ -67,8 +67,9 @@ def numbered(
             if limit is not None and len(good) >= limit:
                 break
     if usable and not good:
+        name = "problems" if settings.sft.source == "samples" and settings.sft.problems else "examples"
         raise DataError(
-            f"{source} has {usable} usable lines, and the cold start ({settings.sft.taken}) and rm.prompts = "
+            f"{source} has {usable} usable lines, and sft.{name} = {settings.sft.taken} and rm.prompts = "
             f"{settings.rm.prompts} take them all before {split}; lower these, or give a longer file"
         )
     if not good:

@@ -39,7 +39,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 FINISH_REASONS = ("stop", "length", "abort")
 Stage = Literal["tickets", "rollouts", "scored"]
-STATUSES = ("correct", "wrong", "no_answer", "unparsable", "timeout", "error", "context_overflow")
+UNSCORED = ("context_overflow", "not_finite")  # the reward model could not read it, or gave no finite score
+STATUSES = ("correct", "wrong", "no_answer", "unparsable", "timeout", "error", *UNSCORED)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Scored:
 
     Scored(rollout=..., mode="hero", statuses=["correct", "wrong", ...N], extracted=["42", None, ...N],
            rules=["same number", "", ...N], reward_model="AceMath-7B-RM@1a2b3c4d5e6f", rm_scores=[1.2, -0.3, ...N],
-           r_hat=[1.1, -0.1, ...N], weight=1.7, sigma_u=0.8, sigma_bar=0.8, ...)
+           r_hat=[1.1, -0.1, ...N], weight=1.7, sigma_u=0.8, sigma_bar=0.8, sigma_dev=0.2, ...)
     """
 
     KIND: ClassVar[str] = "scored"
@@ -124,14 +125,15 @@ class Scored:
     reward_model: str | None
     """Name and revision; None where the mode needs no model."""
     rm_scores: Float64 | None
-    """float64 [N] raw logits; None where the mode needs no reward model; NaN for a context overflow."""
+    """float64 [N] raw logits; None where the mode needs no reward model; NaN for what is UNSCORED."""
     r_hat: Float64
     """float64 [N], before the weight (Eq. 3)."""
     weight: float
     """w of Eq. 4; 1 outside hero."""
     sigma_u: float | None
     sigma_bar: float | None
-    """As used for this weight; None where the mode has no sigma."""
+    sigma_dev: float | None
+    """Both as used for this weight; None where the mode has no sigma."""
     scorer: str
     seconds: float
 
@@ -342,6 +344,7 @@ def _scored(m: Fields) -> Scored:
         weight=m.number("weight"),
         sigma_u=m.optional("sigma_u", m.number),
         sigma_bar=m.optional("sigma_bar", m.number),
+        sigma_dev=m.optional("sigma_dev", m.number),
         scorer=m.text("scorer", 256),
         seconds=m.number("seconds"),
     )

@@ -182,7 +182,7 @@ class RewardModelSettings(Section):
 
 
 class RewardSettings(Section):
-    """HERO: arXiv:2510.07242, Eq. 3 to 5."""
+    """HERO: arXiv:2510.07242, Eq. 3 to 5. What of it reaches the policy is up to learner.advantage."""
 
     mode: Literal["hero", "verifier", "rm", "blend"] = "hero"
     alpha: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
@@ -194,14 +194,18 @@ class RewardSettings(Section):
     """Where a stratum of one, or of equal scores, goes in its band. `floor` is what Eq. 3 gives."""
     dense: Literal["both", "positives", "negatives", "none"] = "both"
     """Strata that get a band; the others keep the plain 0 or 1 (the paper's ablation)."""
-    weighting: Literal["paper", "off"] = "paper"
-    """`paper`: w of Eq. 4. `off`: every prompt counts the same."""
+    weighting: Literal["paper", "scale_free", "off"] = "paper"
+    """`paper`: w of Eq. 4, in the reward model's units. `scale_free`: w of the z-score of sigma_u, so the same
+    for a reward model of ten times the scores. `off`: every prompt counts the same."""
     w_min: Annotated[float, Field(ge=0.0)] = 0.4
     w_max: Annotated[float, Field(gt=0.0)] = 3.0
     k: float = 6.0
-    """Slope of the weight over sigma_u - sigma_bar."""
+    """Slope of the weight over sigma_u - sigma_bar, under `paper`."""
+    k_z: float = 1.7
+    """Slope of the weight over (sigma_u - sigma_bar) / sigma_dev, under `scale_free`; 1.7 spreads w about evenly
+    from w_min to w_max where sigma_u is normal."""
     sigma_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    """sigma_bar = momentum * sigma_bar + (1 - momentum) * sigma_u, once per group."""
+    """sigma_bar = momentum * sigma_bar + (1 - momentum) * sigma_u, once per group; sigma_dev likewise."""
     blend_weight: Fraction = 0.5
     """c of `blend`: c * r_rule + (1 - c) * r_RM."""
 
@@ -239,9 +243,23 @@ class LearnerSettings(Section):
     """Scored groups per batch; one batch, one new policy version."""
     max_staleness: Annotated[int, Field(ge=0)] = 1
     """Steps between the oldest token of a group and the step that trains on it."""
-    advantage: Literal["centered", "normalized_then_weighted", "normalized", "corpo"] = "centered"
+    advantage: Literal["centered", "normalized_then_weighted", "normalized", "corpo", "gdpo", "dara", "papo"] = (
+        "centered"
+    )
     """`normalized` divides by the standard deviation of the weighted rewards, which cancels the weight. `corpo`
-    takes at least a right completion's least reward as the baseline: no wrong one is encouraged."""
+    takes at least a right completion's least reward as the baseline: no wrong one is encouraged. `gdpo`, `dara` and
+    `papo` normalize the verdict and the reward model's score apart, so bands and weight have no effect."""
+    verifier_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of the verdict's advantage in the sum of `gdpo` and `dara`."""
+    rm_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of the reward model's advantage in the same sum."""
+    density_cap: Annotated[float, Field(ge=1.0)] = 3.0
+    """`dara` raises the reward that tells apart in fewer groups, at most so many times: 3 where it does in a ninth."""
+    process_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Lambda of `papo`: of the reward model's score among the right completions."""
+    min_rm_auroc: Fraction = 0.0
+    """While the reward model's AUROC in mixed groups, a running mean, is below this, groups that are all wrong or all
+    right get no advantage. 0 is off, the paper's method; 0.5 is chance. Nothing known yet counts as enough."""
     lr: Annotated[float, Field(gt=0.0)] = 5e-5
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
@@ -278,6 +296,8 @@ class LearnerSettings(Section):
                 "zero_stage = 0 with dtype = bfloat16: DeepSpeed silently takes another optimizer there; "
                 "use zero_stage = 1"
             )
+        if self.verifier_weight == self.rm_weight == 0:
+            raise ValueError("verifier_weight = rm_weight = 0 leaves nothing to learn from; set one above 0")
         if self.clip_high >= 10:
             raise ValueError(f"clip_high = {self.clip_high:g} clips nothing; DAPO's clip-higher is 0.28")
         return self
@@ -416,6 +436,22 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
     if (s.reward_model.backend == "http") != bool(s.reward_model.url):
         found.append(
             ("reward_model.url", repr(s.reward_model.url), 'goes with reward_model.backend = "http": set both, or none')
+        )
+    if s.learner.advantage in ("gdpo", "dara", "papo") and s.reward.mode == "verifier":
+        found.append(
+            (
+                "learner.advantage",
+                s.learner.advantage,
+                'needs reward-model scores, reward.mode = "verifier" has none: take centered, or reward.mode = "hero"',
+            )
+        )
+    if s.learner.min_rm_auroc > 0 and s.reward.mode == "verifier":
+        found.append(
+            (
+                "learner.min_rm_auroc",
+                s.learner.min_rm_auroc,
+                'there is no reward model to judge in reward.mode = "verifier": set it to 0',
+            )
         )
     if s.sampling.max_tokens + 1 > s.actor.max_model_len:
         found.append(

@@ -4,14 +4,13 @@ One key for each value:
 
     {run}:fence      incarnation of the living learner    {run}:procs  heartbeats
     {run}:learner    the consumer that it is              {run}:over   set once the run is over
-    {run}:policy     newest published policy              {run}:sigma  sigma_bar
+    {run}:policy     newest published policy              {run}:sigma  sigma_bar, sigma_dev
     {run}:announced  its incarnation and step
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,6 +21,7 @@ from redis.exceptions import RedisClusterException
 from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
+from common.sigma import Sigma
 from common.untrusted import count
 
 HEARTBEAT_TEXTS = ("role", "checksum", "waits_for", "waits_until")  # all else in a heartbeat is a number
@@ -76,22 +76,21 @@ class SharedState(Connection):
             return None
         return message
 
-    def sigma_bar(self) -> float | None:
-        """The shared running mean of sigma_u; None before the first group, and for what is none: it begins anew."""
+    def sigma(self) -> Sigma | None:
+        """The shared running mean and deviation of sigma_u; None before the first group, and for what is none: they
+        begin anew."""
         raw = self._do("get", self.key("sigma"))
-        try:
-            sigma_bar = None if raw is None else float(raw)
-        except ValueError:
-            sigma_bar = math.nan
-        if sigma_bar is None or 0 <= sigma_bar < math.inf:
-            return sigma_bar
-        self._tell_foreign("sigma", repr(raw[:40]))
-        return None
+        if raw is None:
+            return None
+        sigma = Sigma.read(raw)
+        if sigma is None:
+            self._tell_foreign("sigma", repr(raw[:40]))
+        return sigma
 
-    def restore_sigma(self, sigma_bar: float | None) -> None:
-        """sigma_bar from a checkpoint, only when the broker has none."""
-        if sigma_bar is not None:
-            self._script("set_once", ["sigma"], [repr(sigma_bar)])
+    def restore_sigma(self, sigma: Sigma | None) -> None:
+        """What a checkpoint has, only when the broker has none."""
+        if sigma is not None:
+            self._script("set_once", ["sigma"], [sigma.written()])
 
     def now_ms(self) -> int:
         """The server's clock, the only one that all hosts share."""

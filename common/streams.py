@@ -74,7 +74,7 @@ class Broker(Deliveries):
         """Publishes the result, acknowledges the input and advances the ticket, all or nothing.
 
         False: somebody else was first, or the ticket was issued again; nothing was published.
-        A scored group with a sigma_u moves sigma_bar in the same step, so once per ticket.
+        A scored group with a sigma_u moves sigma_bar and sigma_dev in the same step, so once per ticket.
         """
         return self.hand_over_together([(delivery, result)], momentum)[0]
 

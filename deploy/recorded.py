@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.errors import DataError
+from common.schema import UNSCORED
 from common.settings import RewardSettings
+from common.sigma import Sigma
+from learner.advantage import Group
 from scorer.rewards import reward_group
 
 LOG = "rewards/rewards.jsonl"
@@ -36,18 +39,37 @@ def groups(run: Path) -> Iterator[dict[str, Any]]:
                 yield group
 
 
+def batches(run: Path, size: int) -> Iterator[list[dict[str, Any]]]:
+    """The groups of a run that were trained on together, `size` of a step; oldest first, without the dropped ones."""
+    batch: list[dict[str, Any]] = []
+    for group in groups(run):
+        if group["outcome"] != "trained":
+            continue
+        if batch and (len(batch) == size or group["step"] != batch[0]["step"]):  # `size`: a step may be done again
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
+
+
 def recomputed(group: dict[str, Any], reward: RewardSettings) -> dict[str, Any]:
     """The group as a row of `hero score`, its recorded verdicts and scores under `reward`.
 
-    sigma_bar is the recorded one, which the run's scorers shared. Raises DataError where a mode needs reward-model
-    scores and the run recorded none.
+    sigma_bar and sigma_dev are the recorded ones, which the run's scorers shared. Raises DataError where a mode needs
+    reward-model scores and the run recorded none.
     """
     made = group["completions"]
     recorded = [c["rm_score"] for c in made]
-    scores = None if all(s is None for s in recorded) else np.array([np.nan if s is None else s for s in recorded])
     given = [c["status"] for c in made]
+    judged = all(score is not None or status in UNSCORED for score, status in zip(recorded, given, strict=True))
+    scores = np.array([np.nan if s is None else s for s in recorded]) if judged else None
+    bar, dev = group["sigma_bar"], group.get("sigma_dev")
+    if reward.weighting == "scale_free" and bar is not None and dev is None:
+        raise DataError(f"group {group['id']} was recorded without sigma_dev: reward.weighting = scale_free needs it")
+    sigma = None if bar is None else Sigma(bar, dev or 0.0)
     try:
-        statuses, shaped = reward_group(reward.mode, given, scores, sigma_bar=group["sigma_bar"], options=reward)
+        statuses, shaped = reward_group(reward.mode, given, scores, sigma=sigma, options=reward)
     except ValueError as error:
         raise DataError(f"group {group['id']} cannot be rewarded so: {error}") from error
     return {
@@ -67,4 +89,16 @@ def recomputed(group: dict[str, Any], reward: RewardSettings) -> dict[str, Any]:
         "weight": shaped.weight,
         "sigma_u": shaped.sigma_u,
         "sigma_bar": shaped.sigma_bar,
+        "sigma_dev": shaped.sigma_dev,
     }
+
+
+def graded(row: Mapping[str, Any]) -> Group:
+    """What of a row of `hero score` its advantages depend on."""
+    scores = row["rm_scores"]
+    return Group(
+        correct=np.array([status == "correct" for status in row["statuses"]]),
+        rm_scores=None if scores is None else np.array([np.nan if s is None else s for s in scores]),
+        r_hat=np.array(row["r_hat"]),
+        weight=row["weight"],
+    )

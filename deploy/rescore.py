@@ -14,9 +14,10 @@ from rich.table import Table
 from common import config
 from common.errors import DataError
 from common.settings import Sections
-from deploy.recorded import groups, recomputed
+from deploy.recorded import batches, graded, recomputed
 from deploy.show import console
-from learner.advantage import advantages
+from learner.advantage import batch_advantages
+from learner.reliability import Gate
 
 KINDS = ("all wrong", "mixed", "all right")
 
@@ -30,11 +31,14 @@ class Side:
     weights: list[float] = field(default_factory=list)
     """One per group."""
 
-    def add(self, row: Mapping[str, Any], settings: Sections) -> None:
-        rule, floor = settings.learner.advantage, settings.reward.correct_floor
-        self.rewards += row["rewards"]
-        self.gains += advantages(row["r_hat"], row["weight"], rule, floor).tolist()
-        self.weights.append(row["weight"])
+    def add(self, rows: Sequence[Mapping[str, Any]], settings: Sections, gate: Gate) -> None:
+        """The rows of one batch, in their order."""
+        known = [graded(row) for row in rows]
+        gains = batch_advantages(known, settings.learner, settings.reward.correct_floor, gate.silenced(known))
+        for row, gain in zip(rows, gains, strict=True):
+            self.rewards += row["rewards"]
+            self.gains += gain.tolist()
+            self.weights.append(row["weight"])
 
 
 @dataclass
@@ -66,15 +70,20 @@ def compare(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
 
 
 def changed(run: Path, before: Sections, after: Sections) -> Change:
-    """Every recorded group under both settings. Raises DataError for a run without groups."""
+    """Every group that was trained on, under both settings. Raises DataError for a run without any."""
     change = Change()
-    for group in groups(run):
-        rows = recomputed(group, before.reward), recomputed(group, after.reward)
-        right = [status == "correct" for status in rows[0]["statuses"]]
-        change.correct += right
-        change.kinds += [KINDS[0 if not any(right) else 2 if all(right) else 1]] * len(right)
-        change.before.add(rows[0], before)
-        change.after.add(rows[1], after)
+    gates = Gate(before.learner.min_rm_auroc), Gate(after.learner.min_rm_auroc)
+    for batch in batches(run, before.learner.groups_per_step):
+        rows = [recomputed(group, before.reward) for group in batch]
+        for row in rows:
+            right = [status == "correct" for status in row["statuses"]]
+            change.correct += right
+            change.kinds += [KINDS[0 if not any(right) else 2 if all(right) else 1]] * len(right)
+        try:
+            change.before.add(rows, before, gates[0])
+            change.after.add([recomputed(group, after.reward) for group in batch], after, gates[1])
+        except ValueError as error:
+            raise DataError(f"step {batch[0]['step']} cannot be compared so: {error}") from error
     if not change.groups:
         raise DataError(f"the reward log of {run} has no groups yet")
     return change

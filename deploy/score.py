@@ -106,5 +106,5 @@ def _explained(number: int, run: Run, settings: Sections) -> int:
     row = json.loads(out.kept)
     if "error" in row:
         raise ConfigError(f"--explain {number}: that row was not scored: {row['error']}")
-    Console().print(explain(row, settings.reward, settings.learner.advantage))
+    Console().print(explain(row, settings.reward, settings.learner))
     return code

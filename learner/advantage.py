@@ -1,4 +1,4 @@
-"""Rewards of one group to advantages, by the three rules whose difference decides whether HERO's weight acts.
+"""Rewards of a batch of groups to advantages, by rules whose difference decides whether HERO's weight acts.
 
 The paper (arXiv:2510.07242) does not say whether advantages are divided by the group's standard deviation.
 With that division the group's weight w cancels, so the rule is a setting and the default does not divide.
@@ -6,17 +6,91 @@ With that division the group's weight w cancels, so the rule is a setting and th
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-Rule = Literal["centered", "normalized_then_weighted", "normalized", "corpo"]
+from common.scores import lowest_for_lost
+from learner.channels import Bools, dara, gdpo, papo
+from learner.normalize import Floats, centered, normalized
 
-_EPS = 1e-6  # verl and TRL add the same to the standard deviation
+GroupRule = Literal["centered", "normalized_then_weighted", "normalized", "corpo"]
+Rule = Literal[GroupRule, "gdpo", "dara", "papo"]
+SEPARATE: frozenset[Rule] = frozenset({"gdpo", "dara", "papo"})
+"""Rules that take verdicts and scores apart, and leave r_hat and weight aside."""
 
 
-def advantages(r_hat: npt.ArrayLike, weight: float, rule: Rule, correct_floor: float = 1.0) -> npt.NDArray[np.float64]:
+class Options(Protocol):
+    """The [learner] section of the settings, as far as advantages depend on it."""
+
+    @property
+    def advantage(self) -> Rule: ...
+    @property
+    def verifier_weight(self) -> float: ...
+    @property
+    def rm_weight(self) -> float: ...
+    @property
+    def density_cap(self) -> float: ...
+    @property
+    def process_weight(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of N completions, as far as its advantages depend on it."""
+
+    correct: Bools
+    """bool [N], the verdicts."""
+    rm_scores: Floats | None
+    """float64 [N], NaN for a completion without one; None where the mode needs no reward model."""
+    r_hat: Floats
+    """float64 [N], Eq. 3."""
+    weight: float
+    """w of Eq. 4."""
+
+    @property
+    def uniform(self) -> bool:
+        """All wrong or all right: the verdicts rank nobody."""
+        return bool(self.correct.all() or not self.correct.any())
+
+
+def batch_advantages(
+    groups: Sequence[Group], options: Options, correct_floor: float = 1.0, silenced: Sequence[bool] = ()
+) -> list[Floats]:
+    """Advantages of the groups of one batch: float64 [N] each.
+
+    By `advantages` for each group alone, or by a rule of `learner.channels` over all of them. The groups that are
+    `silenced`, one bool for each, get zeros and are no part of the batch. Raises ValueError as `advantages` does, and
+    where a rule lacks the scores.
+    """
+    silent = silenced or [False] * len(groups)
+    heard = [group for group, mute in zip(groups, silent, strict=True) if not mute]
+    gains = iter(_advantages(heard, options, correct_floor) if heard else [])
+    return [np.zeros(len(group.r_hat)) if mute else next(gains) for group, mute in zip(groups, silent, strict=True)]
+
+
+def _advantages(groups: Sequence[Group], options: Options, correct_floor: float) -> list[Floats]:
+    rule = options.advantage
+    if rule == "gdpo":
+        return gdpo(*_apart(groups, rule), options.verifier_weight, options.rm_weight)
+    if rule == "dara":
+        return dara(*_apart(groups, rule), options.verifier_weight, options.rm_weight, options.density_cap)
+    if rule == "papo":
+        return papo(*_apart(groups, rule), options.process_weight)
+    return [advantages(g.r_hat, g.weight, rule, correct_floor) for g in groups]
+
+
+def _apart(groups: Sequence[Group], rule: Rule) -> tuple[list[Bools], list[Floats]]:
+    scores = [lowest_for_lost(g.rm_scores) for g in groups if g.rm_scores is not None]
+    if len(scores) < len(groups):
+        raise ValueError(f"advantage rule {rule!r} needs reward-model scores; take reward.mode hero or another rule")
+    return [g.correct for g in groups], scores
+
+
+def advantages(r_hat: npt.ArrayLike, weight: float, rule: GroupRule, correct_floor: float = 1.0) -> Floats:
     """Advantages of one group: float64 [N] from `r_hat` float [N] (Eq. 3) and `weight` w > 0 (Eq. 4).
 
     - `centered`: A = w * r_hat - mean(w * r_hat), the form of Dr. GRPO (arXiv:2503.20783).
@@ -36,25 +110,12 @@ def advantages(r_hat: npt.ArrayLike, weight: float, rule: Rule, correct_floor: f
     if not (np.isfinite(weight) and weight > 0):
         raise ValueError(f"weight = {weight!r}; it must be finite and positive (1 outside HERO)")
     if rule == "centered":
-        return _centered(weight * rewards)
+        return centered(weight * rewards)
     if rule == "normalized_then_weighted":
-        return np.asarray(weight * _normalized(rewards))
+        return np.asarray(weight * normalized(rewards))
     if rule == "normalized":
-        return _normalized(weight * rewards)
+        return normalized(weight * rewards)
     if rule == "corpo":
         paid = weight * rewards
         return np.asarray(paid - max(float(paid.mean()), weight * correct_floor), dtype=np.float64)
-    raise ValueError(f"advantage rule {rule!r} is unknown; choose one of {', '.join(get_args(Rule))}")
-
-
-def _centered(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # The mean of equal floats may differ from them in the last bit; divided by eps that would show.
-    if (values == values[0]).all():
-        return np.zeros_like(values)
-    return np.asarray(values - values.mean(), dtype=np.float64)
-
-
-def _normalized(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    centered = _centered(values)
-    std = np.sqrt(np.square(centered).sum() / max(values.size - 1, 1))
-    return np.asarray(centered / (std + _EPS), dtype=np.float64)
+    raise ValueError(f"advantage rule {rule!r} is unknown; choose one of {', '.join(get_args(GroupRule))}")

@@ -1,8 +1,8 @@
 """Checkpoint folders that are whole or not there: written aside, fsynced, renamed, each with a manifest.
 
 checkpoints/step-00000050-v3/     of incarnation 3; -v3.1 when step 50 is saved once more
-    manifest.json   {"format": 2, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
-    state           bytes of the caller: ledger, versions, sigma_bar
+    manifest.json   {"format": 3, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
+    state           bytes of the caller: ledger, versions, sigma, the running AUROC
     policy/         what the caller's `write` puts there: weights, optimizer, random generators
 """
 
@@ -24,7 +24,7 @@ from common.errors import CheckpointError, DiskFull
 
 log = structlog.get_logger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 _ASIDE = ".writing-"
 _NAME = re.compile(r"(?:\.writing-)?step-(?P<step>\d+)-v(?P<incarnation>\d+)(?:\.(?P<again>\d+))?")
 

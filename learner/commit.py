@@ -14,6 +14,7 @@ import structlog
 
 from common.errors import BrokerUnavailable, CheckpointError
 from common.settings import Sections
+from common.sigma import Sigma
 from common.streams import Broker
 from learner import checkpoint
 from learner.ledger import Ledger
@@ -25,11 +26,13 @@ log = structlog.get_logger("learner")
 
 @dataclass(frozen=True)
 class Committed:
-    """What the last commit holds besides the policy and sigma_bar, which `restore` puts in their place."""
+    """What the last commit holds besides the policy and sigma, which `restore` puts in their place."""
 
     step: int
     incarnation: int
     ledger: Ledger
+    rm_auroc: float | None
+    """Running mean of `learner.reliability`."""
 
 
 class Committer:
@@ -43,7 +46,7 @@ class Committer:
         self._options = settings.learner
         self._settled: list[tuple[int, int, str]] = []
         self._settled_bytes = 0
-        self._sigma: float | None = None
+        self._sigma: Sigma | None = None
         self._step = 0
         self._last = time.monotonic()
 
@@ -75,16 +78,18 @@ class Committer:
         by_bytes = self._settled_bytes > o.checkpoint_every_mb * 2**20
         return by_steps or by_seconds or by_bytes
 
-    def commit(self, step: int, incarnation: int, ledger: Ledger) -> None:
+    def commit(self, step: int, incarnation: int, ledger: Ledger, rm_auroc: float | None) -> None:
         """Makes the state durable, then closes what is settled.
 
         On a full disk the last good checkpoint and the open tickets stay, and this waits.
         """
         started = time.monotonic()
+        sigma = self._keep_sigma()
         state = msgpack.packb(
             {
                 "run": self._broker.run,
-                "sigma_bar": self._keep_sigma(),
+                "sigma": None if sigma is None else [sigma.bar, sigma.dev],
+                "rm_auroc": rm_auroc,
                 "ledger": ledger.dump(),
             }
         )
@@ -98,14 +103,14 @@ class Committer:
         self._broker.trim()
         log.info("checkpoint", step=step, seconds=round(time.monotonic() - started, 2))
 
-    def _keep_sigma(self) -> float | None:
-        """sigma_bar, or what it was when the broker has lost it (and learns it again) or is away for good."""
+    def _keep_sigma(self) -> Sigma | None:
+        """The shared sigma, or what it was when the broker has lost it (and learns it again) or is away for good."""
         try:
-            sigma_bar = self._broker.sigma_bar()
-            if sigma_bar is None:
+            sigma = self._broker.sigma()
+            if sigma is None:
                 self._broker.restore_sigma(self._sigma)
             else:
-                self._sigma = sigma_bar
+                self._sigma = sigma
         except BrokerUnavailable:  # told to stop, and nobody answers: the checkpoint needs none
             pass
         return self._sigma
@@ -121,7 +126,7 @@ class Committer:
             raise CheckpointError(f"{found.folder} belongs to run {state['run']}, this is {self._broker.run}")
         ledger = Ledger.restored(state["ledger"])
         self._step = found.step
-        self._sigma = state["sigma_bar"]
+        self._sigma = None if state["sigma"] is None else Sigma(*state["sigma"])
         self._broker.restore_sigma(self._sigma)
         log.info("resumed", checkpoint=str(found.folder), step=self._step, **ledger.counts())
-        return Committed(self._step, found.incarnation, ledger)
+        return Committed(self._step, found.incarnation, ledger, state["rm_auroc"])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.schema import Scored
+from learner.advantage import Group
 from learner.batch import Sequence
 
 
@@ -61,6 +62,12 @@ def drop_reason(group: Scored, step: int, max_staleness: int, order: Order, bran
     if not any(len(completion.ids) for completion in group.rollout.completions):
         return "empty"
     return None
+
+
+def graded(group: Scored) -> Group:
+    """What of a scored group its advantages depend on."""
+    correct = np.array([status == "correct" for status in group.statuses])
+    return Group(correct, group.rm_scores, group.r_hat, group.weight)
 
 
 def sequences(groups: SequenceOf[Scored], advantages: SequenceOf[NDArray[np.float64]]) -> list[Sequence]:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.schema import Scored
+from learner.groups import graded
+from learner.reliability import in_group_auroc
 
 
 def batch_metrics(groups: Sequence[Scored], advantages: Sequence[NDArray[np.float64]], step: int) -> dict[str, Any]:
@@ -45,18 +47,12 @@ def batch_metrics(groups: Sequence[Scored], advantages: Sequence[NDArray[np.floa
         judged = np.concatenate(scores)
         metrics["rm_score_mean"] = judged[~np.isnan(judged)].mean() if not np.isnan(judged).all() else None
         metrics["sigma_u_mean"] = np.mean([g.sigma_u for g in groups if g.sigma_u is not None])
-        metrics["sigma_bar"] = next((g.sigma_bar for g in reversed(groups) if g.sigma_bar is not None), None)
-        inside = [_auroc(s, c) for s, c, u in zip(scores, correct, uniform, strict=True) if not u]
-        if inside:
-            metrics["rm_auroc_mixed_groups"] = np.mean(inside)
+        for name in ("sigma_bar", "sigma_dev"):
+            metrics[name] = next((v for g in reversed(groups) if (v := getattr(g, name)) is not None), None)
+        inside = in_group_auroc([graded(group) for group in groups])
+        if inside is not None:
+            metrics["rm_auroc_mixed_groups"] = inside
     return {name: _plain(value) for name, value in metrics.items()}
-
-
-def _auroc(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Share of (correct, wrong) pairs that the scores put in order; a tie counts half, an overflow is lowest."""
-    ranked = np.where(np.isnan(scores), -np.inf, scores)
-    good, bad = ranked[correct][:, None], ranked[~correct][None, :]
-    return float(np.mean((good > bad) + 0.5 * (good == bad)))
 
 
 def _plain(value: Any) -> int | float | None:

@@ -23,19 +23,29 @@ class RewardLog:
     def __init__(self, folder: Path, limit_mb: int) -> None:
         self._lines = JsonLines(folder / "rewards.jsonl", limit_mb * 2**20 // FILES, FILES)
 
-    def write(self, group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None = None) -> None:
-        """`outcome` is "trained" or "dropped: reason"; `step` the batch that it went into, or would have.
+    def write(
+        self,
+        group: Scored,
+        outcome: str,
+        step: int,
+        advantages: NDArray[np.float64] | None = None,
+        gated: bool = False,
+    ) -> None:
+        """`outcome` is "trained" or "dropped: reason"; `step` the batch that it went into, or would have; `gated`
+        whether it got no advantage since the reward model is not trusted.
 
         Raises DiskFull.
         """
-        self._lines.write(record(group, outcome, step, advantages))
+        self._lines.write(record(group, outcome, step, advantages, gated))
 
     def close(self) -> None:
         self._lines.close()
 
 
-def record(group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None) -> dict[str, Any]:
-    """One line of the log. `rm_score` is null for a context overflow, or where the mode needs no model."""
+def record(
+    group: Scored, outcome: str, step: int, advantages: NDArray[np.float64] | None, gated: bool = False
+) -> dict[str, Any]:
+    """One line of the log. `rm_score` is null where the model gave none (its status says why), or none is needed."""
     ticket = group.ticket
     scores = [None] * ticket.completions if group.rm_scores is None else [_finite(x) for x in group.rm_scores]
     return {
@@ -50,7 +60,9 @@ def record(group: Scored, outcome: str, step: int, advantages: NDArray[np.float6
         "reward_model": group.reward_model,
         "sigma_u": group.sigma_u,
         "sigma_bar": group.sigma_bar,
+        "sigma_dev": group.sigma_dev,
         "weight": group.weight,
+        "gated": gated,
         "completions": [
             {
                 "text": completion.text,

@@ -18,9 +18,9 @@ from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
 from common.waiting import Waiting
-from learner.advantage import advantages
+from learner.advantage import SEPARATE, batch_advantages
 from learner.commit import Committer
-from learner.groups import Branch, Order, drop_reason, payload_bytes, sequences
+from learner.groups import Branch, Order, drop_reason, graded, payload_bytes, sequences
 from learner.issuer import Issuer
 from learner.ledger import Ledger
 from learner.metrics import batch_metrics
@@ -29,6 +29,7 @@ from learner.options import policy_options
 from learner.policy import Policy
 from learner.publisher import Publisher, check_sequences
 from learner.reconciler import Reconciler
+from learner.reliability import Gate
 from learner.render import Renderer
 from learner.reward_log import RewardLog
 from learner.room import Room
@@ -92,6 +93,7 @@ class Learner:
         self._export = folder / "export"
         self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
         self._metrics_log = MetricsLog(folder / "metrics.jsonl")
+        self._gate = Gate(self._options.min_rm_auroc)
         self._ledger = Ledger()
         self._step = 0
         self._incarnation = 0
@@ -106,7 +108,7 @@ class Learner:
         self._incarnation = self._broker.take_over()
         self._broker.reopen()
         if found := self._committer.restore():
-            self._ledger, self._step = found.ledger, found.step
+            self._ledger, self._step, self._gate.mean = found.ledger, found.step, found.rm_auroc
             if self._incarnation <= found.incarnation:  # the broker is a new one
                 self._incarnation = self._broker.take_over(above=found.incarnation)
         self._branch = Branch(self._incarnation, self._step)
@@ -115,6 +117,11 @@ class Learner:
         self._reconciler.adopt(self._ledger, self._incarnation, reach)
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
+        if (rule := self._options.advantage) in SEPARATE:
+            log.warning(
+                f"learner.advantage = {rule} takes verdict and score apart: reward.mode, the bands and the weight "
+                "(Eq. 3 to 5) have no effect with it"
+            )
         self._publisher.publish(self._incarnation, self._step)
         most = LEARNERS_DELIVERIES * self._settings.broker.max_deliveries
         for delivery in self._broker.claim("scored", 0, most):
@@ -199,15 +206,18 @@ class Learner:
         batch.sort(key=lambda delivery: delivery.ticket.id)  # the order of arrival has no part in the weights
         groups = [_scored(delivery) for delivery in batch]
         floor = self._settings.reward.correct_floor
-        gains = [advantages(g.r_hat, g.weight, self._options.advantage, floor) for g in groups]
+        known = [graded(group) for group in groups]
+        silenced = self._gate.silenced(known)
+        gains = batch_advantages(known, self._options, floor, silenced)
         started = time.monotonic()
         result = self._policy.step(sequences(groups, gains), self._settings.sampling.temperature)
         trained = time.monotonic()
         metrics = batch_metrics(groups, gains, self._step)
+        metrics |= {"rm_auroc_running": self._gate.mean, "gated_group_share": float(np.mean(silenced))}
         self._step += 1
         self._ledger.train([d.ticket.id for d in batch], self._step)
-        for delivery, group, gain in zip(batch, groups, gains, strict=True):
-            self._log_group(group, "trained", gain)
+        for delivery, group, gain, gated in zip(batch, groups, gains, silenced, strict=True):
+            self._log_group(group, "trained", gain, gated)
             self._settle(delivery)
         published = time.monotonic()
         self._publisher.publish(self._incarnation, self._step)
@@ -220,8 +230,10 @@ class Learner:
         metrics |= result.metrics
         self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, result.skipped, self._ledger))
 
-    def _log_group(self, group: Scored, outcome: str, gain: NDArray[np.float64] | None = None) -> None:
-        self._room.write(lambda: self._reward_log.write(group, outcome, self._step, gain))
+    def _log_group(
+        self, group: Scored, outcome: str, gain: NDArray[np.float64] | None = None, gated: bool = False
+    ) -> None:
+        self._room.write(lambda: self._reward_log.write(group, outcome, self._step, gain, gated))
 
     def _settle(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -270,7 +282,7 @@ class Learner:
             self._stop.wait(0.5)
 
     def _commit(self) -> None:
-        self._committer.commit(self._step, self._incarnation, self._ledger)
+        self._committer.commit(self._step, self._incarnation, self._ledger, self._gate.mean)
 
     def finish(self) -> None:
         """Last commit and export; the run is over when all steps are done."""

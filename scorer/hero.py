@@ -6,6 +6,7 @@ Needs numpy alone, so the reward can be re-derived anywhere from a reward log.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -72,18 +73,53 @@ def difficulty_weight(
     running mean. k: per unit of raw score. Returns w in [w_min, w_max]; it saturates, never overflows.
     Raises ValueError on values that are not finite, negative deviations, and w_min above w_max.
     """
-    if not all(map(math.isfinite, (sigma_u, sigma_bar, w_min, w_max, k))):
-        raise ValueError(f"not finite: {sigma_u=}, {sigma_bar=}, {w_min=}, {w_max=}, {k=}")
-    if sigma_u < 0 or sigma_bar < 0:
-        raise ValueError(f"a standard deviation is >= 0: {sigma_u=}, {sigma_bar=}")
+    _check(w_min, w_max, {"k": k}, {"sigma_u": sigma_u, "sigma_bar": sigma_bar})
+    return _between(w_min, w_max, k * (sigma_u - sigma_bar))
+
+
+def scale_free_weight(
+    sigma_u: float,
+    sigma_bar: float,
+    sigma_dev: float,
+    *,
+    w_min: float = 0.4,
+    w_max: float = 3.0,
+    k_z: float = 1.7,
+    eps: float = 1e-6,
+) -> float:
+    """Eq. 4 on the z-score of sigma_u, so that the reward model's units do not matter (not in the paper).
+
+    w = w_min + (w_max - w_min) / (1 + exp(-k_z (sigma_u - sigma_bar) / (sigma_dev + eps)))
+
+    sigma_dev: running standard deviation of sigma_u; while nothing but rounding was seen to differ, z is 0. k_z: per
+    standard deviation; a logistic curve of slope 1.7 is the normal distribution's within 0.01, so w of a normal
+    sigma_u is spread about evenly over [w_min, w_max]. Returns and raises as `difficulty_weight`.
+    """
+    deviations = {"sigma_u": sigma_u, "sigma_bar": sigma_bar, "sigma_dev": sigma_dev}
+    _check(w_min, w_max, {"k_z": k_z, "eps": eps}, deviations)
+    # Equal spreads in other units differ by a rounding; divided by that alone, z would be anything.
+    known = sigma_dev > 1e-9 * sigma_bar
+    return _between(w_min, w_max, k_z * (sigma_u - sigma_bar) / (sigma_dev + eps) if known else 0.0)
+
+
+def _check(w_min: float, w_max: float, others: Mapping[str, float], deviations: Mapping[str, float]) -> None:
+    values = {**deviations, "w_min": w_min, "w_max": w_max, **others}
+    told = ", ".join(f"{name} = {value}" for name, value in values.items())
+    if not all(map(math.isfinite, values.values())):
+        raise ValueError(f"not finite: {told}")
+    if min(deviations.values()) < 0:
+        raise ValueError(f"a standard deviation is >= 0: {told}")
     if w_min > w_max:
         raise ValueError(f"w_min = {w_min} is above w_max = {w_max}")
-    x = k * (sigma_u - sigma_bar)
+
+
+def _between(low: float, high: float, x: float) -> float:
+    """The logistic curve of x, from `low` to `high`."""
     # exp() only of what is <= 0: the formula as written overflows beyond |x| = 709.
     tail = math.exp(-abs(x))
     sigmoid = 1 / (1 + tail) if x >= 0 else tail / (1 + tail)
-    # The min() takes back the last bit that rounding may add to w_max.
-    return min(w_max, w_min + (w_max - w_min) * sigmoid)
+    # The min() takes back the last bit that rounding may add to `high`.
+    return min(high, low + (high - low) * sigmoid)
 
 
 def _normalized(score: Floats, eps: float, lone: Lone) -> Floats:

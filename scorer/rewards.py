@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -9,10 +10,12 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from scorer.hero import Dense, Floats, Lone, difficulty_weight, stratified_rewards
+from common.scores import lowest_for_lost
+from common.sigma import Sigma
+from scorer.hero import Dense, Floats, Lone, difficulty_weight, scale_free_weight, stratified_rewards
 
 Mode = Literal["hero", "verifier", "rm", "blend"]
-Weighting = Literal["paper", "off"]
+Weighting = Literal["paper", "scale_free", "off"]
 NEEDS_REWARD_MODEL: frozenset[Mode] = frozenset({"hero", "rm", "blend"})
 
 
@@ -38,6 +41,8 @@ class Options(Protocol):
     @property
     def k(self) -> float: ...
     @property
+    def k_z(self) -> float: ...
+    @property
     def blend_weight(self) -> float: ...
 
 
@@ -55,6 +60,8 @@ class Shaped:
     """Standard deviation (ddof 0) of the N scores; None without scores."""
     sigma_bar: float | None
     """The running mean that the weight was taken at: the one given, or sigma_u where there was none yet."""
+    sigma_dev: float | None
+    """The running deviation beside it: the one given, or 0 where there was none yet; None without scores."""
 
 
 def shape(
@@ -62,7 +69,7 @@ def shape(
     correct: npt.ArrayLike,
     rm_scores: npt.ArrayLike | None,
     *,
-    sigma_bar: float | None,
+    sigma: Sigma | None,
     options: Options,
 ) -> Shaped:
     """Shapes the rewards of one group.
@@ -71,7 +78,7 @@ def shape(
     blend: c r_rule + (1 - c) r_RM on raw scores, c = options.blend_weight.
 
     correct: bool or 0/1 [N]. rm_scores: float [N], raw logits; None where the mode needs none.
-    sigma_bar: running mean of sigma_u over the groups before this one; None while there was none.
+    sigma: running mean and deviation of sigma_u over the groups before this one; None while there was none.
     Raises ValueError as `stratified_rewards` does, and when a mode lacks its scores.
     """
     label = np.asarray(correct, dtype=np.float64)
@@ -81,10 +88,11 @@ def shape(
         raise ValueError(f"reward mode {mode!r} is not known; take hero, verifier, rm or blend")
     score = None if rm_scores is None else _scores(rm_scores, label.shape)
     sigma_u = None if score is None else spread(score)
-    bar = sigma_u if sigma_bar is None else sigma_bar
+    at = sigma if sigma is not None or sigma_u is None else Sigma(sigma_u)
+    used = (at.bar, at.dev) if at is not None else (None, None)
     if mode == "verifier":
-        return Shaped(label, 1.0, label, sigma_u, bar)
-    if score is None or sigma_u is None or bar is None:
+        return Shaped(label, 1.0, label, sigma_u, *used)
+    if score is None or sigma_u is None or at is None:
         raise ValueError(f"reward mode {mode!r} needs reward-model scores; set a reward model or take mode 'verifier'")
     weight = 1.0
     if mode == "rm":
@@ -102,18 +110,26 @@ def shape(
             lone=options.lone,
             dense=options.dense,
         )
-        if options.weighting == "paper":
-            weight = difficulty_weight(sigma_u, bar, w_min=options.w_min, w_max=options.w_max, k=options.k)
-    return Shaped(r_hat, weight, weight * r_hat, sigma_u, bar)
+        weight = _weight(sigma_u, at, options)
+    return Shaped(r_hat, weight, weight * r_hat, sigma_u, *used)
+
+
+def _weight(sigma_u: float, sigma: Sigma, options: Options) -> float:
+    if options.weighting == "off":
+        return 1.0
+    low, high = options.w_min, options.w_max
+    if options.weighting == "paper":
+        return difficulty_weight(sigma_u, sigma.bar, w_min=low, w_max=high, k=options.k)
+    return scale_free_weight(sigma_u, sigma.bar, sigma.dev, w_min=low, w_max=high, k_z=options.k_z, eps=options.eps)
 
 
 def reward_group(
-    mode: Mode, statuses: Sequence[str], rm_scores: Floats | None, *, sigma_bar: float | None, options: Options
+    mode: Mode, statuses: Sequence[str], rm_scores: Floats | None, *, sigma: Sigma | None, options: Options
 ) -> tuple[list[str], Shaped]:
     """What the completions of one group are paid for their verdicts and scores: the settled statuses, and `shape`."""
     settled, scores = settle(statuses, rm_scores)
     correct = [status == "correct" for status in settled]
-    return settled, shape(mode, correct, scores, sigma_bar=sigma_bar, options=options)
+    return settled, shape(mode, correct, scores, sigma=sigma, options=options)
 
 
 def spread(rm_scores: Floats) -> float:
@@ -128,20 +144,20 @@ def spread(rm_scores: Floats) -> float:
 def settle(statuses: Sequence[str], rm_scores: Floats | None) -> tuple[list[str], Floats | None]:
     """Verdicts and scores of one group joined: no status is lost and every score is finite.
 
-    A completion that was too long for the reward model (score nan) gets the status `context_overflow`, so
-    it is not correct, and the lowest score of its group: too long to be judged is no merit.
+    A completion that was too long for the reward model (score nan) gets the status `context_overflow`, one that got an
+    infinite score `not_finite`: neither is correct, and both have the lowest finite score of their group. On the wire
+    and in logs either score is nan or null; so a `not_finite` that was recorded stays one.
     """
     if rm_scores is None:
         return list(statuses), None
-    overflow = np.isnan(rm_scores)
-    lowest = 0.0 if overflow.all() else rm_scores[~overflow].min()
-    joined = ["context_overflow" if lost else status for status, lost in zip(statuses, overflow, strict=True)]
-    return joined, np.where(overflow, lowest, rm_scores)
+    settled = [_joined(status, float(score)) for status, score in zip(statuses, rm_scores, strict=True)]
+    return settled, lowest_for_lost(rm_scores)
 
 
-def next_sigma_bar(sigma_bar: float | None, sigma_u: float, momentum: float) -> float:
-    """sigma_bar after one more group: its exponential mean; the first sigma_u starts it."""
-    return sigma_u if sigma_bar is None else momentum * sigma_bar + (1 - momentum) * sigma_u
+def _joined(status: str, score: float) -> str:
+    if math.isfinite(score):
+        return status
+    return "not_finite" if math.isinf(score) or status == "not_finite" else "context_overflow"
 
 
 def _scores(rm_scores: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:

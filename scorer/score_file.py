@@ -2,7 +2,7 @@
 
 Row in:  {"question": "12 + 30 = ?", "gold": "42", "completions": ["\\\\boxed{42}", "\\\\boxed{43}"]}
 Row out: the same fields, with "statuses", "rules", "extracted", "reward_model", "rm_scores", "r_hat", "rewards",
-         "weight", "sigma_u" and "sigma_bar".
+         "weight", "sigma_u", "sigma_bar" and "sigma_dev".
 
 Every input row gives one output row, in order. A row that cannot be scored keeps its fields and gets
 "error": the reason; one that is no JSON object becomes {"line": its number, "error": the reason}. Blank
@@ -27,8 +27,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from common.errors import DataError, HeroError
+from common.sigma import Sigma, next_sigma
 from scorer.reward_models.protocol import RewardModel, Sample
-from scorer.rewards import NEEDS_REWARD_MODEL, Mode, Options, next_sigma_bar, reward_group
+from scorer.rewards import NEEDS_REWARD_MODEL, Mode, Options, reward_group
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -89,19 +90,19 @@ def score_file(
 ) -> Summary:
     """Scores the rows of `source` (JSONL, gzipped or not) into `out`, a chunk at a time.
 
-    sigma_bar runs over the rows in order, each weighted at the mean of those before it. The bar goes to
+    sigma_bar and sigma_dev run over the rows in order, each weighted at those of the rows before it. The bar goes to
     standard error. Raises DataError for a file that cannot be read or has no rows, ChildFailed when no
     verification child can be started, ValueError when the mode lacks its reward model.
     """
     if options.mode in NEEDS_REWARD_MODEL and reward_model is None:
         raise ValueError(f"reward mode {options.mode!r} needs a reward model")
     model = reward_model if options.mode in NEEDS_REWARD_MODEL else None
-    summary, sigma_bar = Summary(), None
+    summary, sigma = Summary(), None
     with _rows(source, progress) as rows:
         while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
             for row, verdicts, scores in _judged(chunk, sandbox, model):
                 if row.error is None:
-                    sigma_bar = _reward(row, verdicts, scores, sigma_bar, options)
+                    sigma = _reward(row, verdicts, scores, sigma, options)
                     row.fields["reward_model"] = None if model is None else model.name
                     summary.statuses.update(row.fields["statuses"])
                 if row.error is not None:
@@ -162,25 +163,24 @@ def _scores(rows: Sequence[_Row], model: RewardModel) -> list[Floats | None]:
 
 
 def _reward(
-    row: _Row, verdicts: Sequence[Verdict], scores: Floats | None, sigma_bar: float | None, options: FileOptions
-) -> float | None:
-    """Adds the rewards to the row; returns the running mean after it."""
+    row: _Row, verdicts: Sequence[Verdict], scores: Floats | None, sigma: Sigma | None, options: FileOptions
+) -> Sigma | None:
+    """Adds the rewards to the row; returns the running mean and deviation after it."""
     given = [verdict.status for verdict in verdicts]
-    statuses, shaped = reward_group(options.mode, given, scores, sigma_bar=sigma_bar, options=options)
+    statuses, shaped = reward_group(options.mode, given, scores, sigma=sigma, options=options)
     row.fields |= {
         "statuses": statuses,
         "rules": [verdict.rule or None for verdict in verdicts],
         "extracted": [verdict.extracted for verdict in verdicts],
-        "rm_scores": None if scores is None else [None if np.isnan(s) else float(s) for s in scores],
+        "rm_scores": None if scores is None else [float(s) if np.isfinite(s) else None for s in scores],
         "r_hat": shaped.r_hat.tolist(),
         "rewards": shaped.rewards.tolist(),
         "weight": shaped.weight,
         "sigma_u": shaped.sigma_u,
         "sigma_bar": shaped.sigma_bar,
+        "sigma_dev": shaped.sigma_dev,
     }
-    if shaped.sigma_u is None:
-        return sigma_bar
-    return next_sigma_bar(sigma_bar, shaped.sigma_u, options.sigma_momentum)
+    return next_sigma(sigma, shaped.sigma_u, options.sigma_momentum)
 
 
 @contextmanager

@@ -20,9 +20,10 @@ import numpy as np
 
 from common.errors import ConfigError, DataError
 from common.settings import Sections
+from common.sigma import Sigma, next_sigma
 from scorer.reward_models.backends import make_reward_model
 from scorer.reward_models.protocol import Sample
-from scorer.rewards import next_sigma_bar, reward_group
+from scorer.rewards import reward_group
 from scorer.sandbox import Item
 from scorer.worker import make_sandbox
 
@@ -39,7 +40,7 @@ class HeroReward:
     """`HeroReward(args, settings, gold="answer")`: rewards w * r_hat of Eq. 3 to 5, or of another `reward.mode`.
 
     args: the trainer's own GRPOConfig. settings: [verifier], [reward_model] and [reward] are read. gold: the column of
-    the data set that holds the gold answer. sigma_bar runs over the groups that this process scores.
+    the data set that holds the gold answer. sigma_bar and sigma_dev run over the groups that this process scores.
 
     Raises ConfigError where the trainer would divide by the group's standard deviation: the weight w of Eq. 5 is one
     number for a group and cancels then.
@@ -59,7 +60,7 @@ class HeroReward:
         if not args.num_generations or args.num_generations < 2:
             raise ConfigError(f"num_generations = {args.num_generations}: a group needs 2 completions at least")
         self.__name__ = f"hero_{settings.reward.mode}"  # TRL names its metrics after it
-        self.sigma_bar: float | None = None
+        self.sigma: Sigma | None = None
         self._completions = args.num_generations
         self._options = settings.reward
         self._gold = gold
@@ -80,11 +81,8 @@ class HeroReward:
         for group in groups:
             found = None if scores is None else np.asarray(scores[group], dtype=np.float64)
             given = [verdict.status for verdict in verdicts[group]]
-            statuses, made = reward_group(
-                self._options.mode, given, found, sigma_bar=self.sigma_bar, options=self._options
-            )
-            if made.sigma_u is not None:
-                self.sigma_bar = next_sigma_bar(self.sigma_bar, made.sigma_u, self._options.sigma_momentum)
+            statuses, made = reward_group(self._options.mode, given, found, sigma=self.sigma, options=self._options)
+            self.sigma = next_sigma(self.sigma, made.sigma_u, self._options.sigma_momentum)
             _log(columns.get("log_metric"), statuses, made.weight)
             rewards += made.rewards.tolist()
         return rewards

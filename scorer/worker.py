@@ -16,12 +16,14 @@ from common.errors import BrokerError
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.schema import Rollout, Scored
+from common.scores import recorded
 from common.settings import Sections
+from common.sigma import Sigma, next_sigma
 from common.streams import Broker
 from common.waiting import Waiting
 from scorer.reward_models.backends import make_reward_model
 from scorer.reward_models.protocol import RewardModel, Sample
-from scorer.rewards import next_sigma_bar, reward_group
+from scorer.rewards import reward_group
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
@@ -137,15 +139,14 @@ class Scorer:
         self._verify_s += verified - started
         self._model_s += scored - verified
         momentum = self._settings.reward.sigma_momentum
-        sigma_bar = self._broker.sigma_bar()
+        sigma = self._broker.sigma()
         groups: list[Scored] = []
         start = 0
         for rollout in rollouts:
             part = slice(start, start := start + len(rollout.completions))
             found = None if scores is None else scores[part]
-            group = self._shape(rollout, verdicts[part], found, sigma_bar, scored - started)
-            if group.sigma_u is not None:  # as the broker will move it, when we hand over
-                sigma_bar = next_sigma_bar(sigma_bar, group.sigma_u, momentum)
+            group = self._shape(rollout, verdicts[part], found, sigma, scored - started)
+            sigma = next_sigma(sigma, group.sigma_u, momentum)  # as the broker will move it, when we hand over
             groups.append(group)
         self._broker.hand_over_together(list(zip(taken, groups, strict=True)), momentum)
         self._groups += len(groups)
@@ -155,13 +156,11 @@ class Scorer:
         rollout: Rollout,
         verdicts: Sequence[Verdict],
         scores: NDArray[np.float64] | None,
-        sigma_bar: float | None,
+        sigma: Sigma | None,
         seconds: float,
     ) -> Scored:
         reward = self._settings.reward
-        statuses, shaped = reward_group(
-            reward.mode, [v.status for v in verdicts], scores, sigma_bar=sigma_bar, options=reward
-        )
+        statuses, shaped = reward_group(reward.mode, [v.status for v in verdicts], scores, sigma=sigma, options=reward)
         return Scored(
             rollout=rollout,
             mode=reward.mode,
@@ -169,11 +168,12 @@ class Scorer:
             extracted=[v.extracted for v in verdicts],
             rules=[v.rule for v in verdicts],
             reward_model=None if self._model is None else self._model.name,
-            rm_scores=scores,
+            rm_scores=None if scores is None else recorded(scores),
             r_hat=shaped.r_hat,
             weight=shaped.weight,
             sigma_u=shaped.sigma_u,
             sigma_bar=shaped.sigma_bar,
+            sigma_dev=shaped.sigma_dev,
             scorer=self._broker.consumer,
             seconds=seconds,
         )

@@ -53,6 +53,7 @@ def scored(of: Rollout, sigma_u: float | None = 0.5) -> Scored:
         weight=1.0,
         sigma_u=sigma_u,
         sigma_bar=sigma_u,
+        sigma_dev=None if sigma_u is None else 0.0,
         scorer="scorer-test",
         seconds=0.01,
     )

@@ -18,12 +18,13 @@ from common import config
 from common.schema import Scored, unpack
 from common.settings import Sections
 from learner import checkpoint
-from learner.advantage import advantages
+from learner.advantage import batch_advantages
 from learner.checkpoint import Checkpoint
-from learner.groups import sequences
+from learner.groups import graded, sequences
 from learner.ledger import Ledger
 from learner.options import policy_options
 from learner.policy import Policy
+from learner.reliability import Gate
 
 
 def differing(settings: Sections, found: Checkpoint, groups: Mapping[int, Scored]) -> list[str]:
@@ -32,20 +33,24 @@ def differing(settings: Sections, found: Checkpoint, groups: Mapping[int, Scored
     That run starts from `model.policy` and trains, step by step, on what the checkpoint's ledger says went into it;
     `groups` by ticket id. A record of which most steps have no advantage, and so no effect, proves nothing: told too.
     """
-    ledger = Ledger.restored(msgpack.unpackb(found.state)["ledger"])
+    state = msgpack.unpackb(found.state)
+    ledger = Ledger.restored(state["ledger"])
     options = policy_options(settings)
     replayed, saved = (Policy(settings.model.policy, options) for _ in range(2))  # type: ignore[arg-type]
+    gate = Gate(settings.learner.min_rm_auroc)
     idle = 0
     for step in range(1, found.step + 1):
         batch = [groups[id] for id in ledger.trained_in(step)]
         floor = settings.reward.correct_floor
-        gains = [advantages(g.r_hat, g.weight, settings.learner.advantage, floor) for g in batch]
+        known = [graded(group) for group in batch]
+        gains = batch_advantages(known, settings.learner, floor, gate.silenced(known))
         idle += not any(gain.any() for gain in gains)
         replayed.step(sequences(batch, gains), settings.sampling.temperature)
     saved.load(found.policy)
     pairs = zip(replayed.named_weights(), saved.named_weights(), strict=True)
     unlike = [name for (name, ours), (_, theirs) in pairs if not torch.equal(ours, theirs)]
     told = [f"weights {name} are not those of an uninterrupted run" for name in unlike]
+    told += [f"the running AUROC is {state['rm_auroc']}, not {gate.mean}"] * (state["rm_auroc"] != gate.mean)
     return told + [f"{idle} of {found.step} steps had no effect"] * (2 * idle > found.step)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from scorer.auroc import auroc, auroc_within
+from common.auroc import auroc, auroc_within
 
 Loss = Literal["logistic", "bradley_terry"]
 Floats = npt.NDArray[np.float64]

@@ -52,6 +52,9 @@ BENCHES = {
     "learner_step": Bench(
         "learner_step", 8, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"
     ),
+    "sigma": Bench(
+        "sigma", 1, True, "mean relative change of w by the order of groups and stale reads (SIGMA_RUN); <= 0.1"
+    ),
     "actor": Bench("actor", 2, True, "sampled tokens/s through the actor / same engine bare; >= 0.9"),
     "pipeline": Bench(
         "pipeline",

@@ -51,7 +51,7 @@ def seconds_per_batch(size: Batch) -> float:
                 actor.hand_over(delivery, rollout(delivery.ticket, size.tokens))
             taken = scorer.read("rollouts", size.groups, 100)
             for start in range(0, size.groups, size.scorer_groups):
-                scorer.sigma_bar()
+                scorer.sigma()
                 groups = [(d, scored(d.message)) for d in taken[start : start + size.scorer_groups]]
                 scorer.hand_over_together(groups, 0.99)
             done = learner.read("scored", size.groups, 100)

@@ -68,6 +68,8 @@ class Bench:
         self.weights = folder / "weights"
         self.players: list[Player] = []
         self.learners: list[Learner] = []
+        self.changes: dict[str, Any] = {}
+        """Of the [learner] section."""
 
     def settings(self, steps: int) -> Sections:
         self.folder.mkdir(exist_ok=True)
@@ -77,7 +79,13 @@ class Bench:
                 "broker": {"claim_after_ms": 500},
                 "model": {"policy": str(self.model)},
                 "sampling": {"completions": 2, "max_tokens": 16},
-                "learner": {"groups_per_step": GROUPS, "max_staleness": 1, "checkpoint_every_steps": 2, "lr": 1e-2},
+                "learner": {
+                    "groups_per_step": GROUPS,
+                    "max_staleness": 1,
+                    "checkpoint_every_steps": 2,
+                    "lr": 1e-2,
+                    **self.changes,
+                },
                 "weights": {"folder": str(self.weights)},
             }
         )

@@ -261,4 +261,4 @@ def test_a_connection_that_is_cut_does_not_end_a_drain(
     (tmp_path / "p").unlink()
     draining._redis.connection_pool.disconnect()
     with pytest.raises(BrokerUnavailable, match="no broker answers"):
-        draining.sigma_bar()
+        draining.sigma()

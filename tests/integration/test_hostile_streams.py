@@ -21,7 +21,7 @@ groups are still trained on and the books balance.
 | over a limit, received                        | here: test_a_message_over_a_limit_...; unit/test_schema           |
 | clocks hours apart                            | here: test_clocks_hours_apart_...                                 |
 | keys of another type, streams at their end    | here: test_a_key_of_another_type_..., test_a_stream_at_its_...    |
-| garbled fence, policy, sigma_bar, heartbeats  | here: test_a_garbled_..., test_a_forged_policy_..., test_foreign_ |
+| garbled fence, policy, sigma, heartbeats      | here: test_a_garbled_..., test_a_forged_policy_..., test_foreign_ |
 |                                               | heartbeats_...                                                    |
 | what steers a terminal                        | here: test_letters_cannot_steer_...; unit/test_untrusted          |
 | all of that with a full broker                | here: test_a_foreign_entry_in_a_full_broker_...                   |
@@ -50,8 +50,9 @@ from common import schema, streams
 from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
-from common.schema import Completion, Policy, Rollout, Stage, Ticket, pack
+from common.schema import WIRE_VERSION, Completion, Policy, Rollout, Stage, Ticket, pack
 from common.settings import Sections
+from common.sigma import Sigma
 from common.streams import GROUPS, Broker
 from deploy import cli, queue
 from deploy.watch import Watch
@@ -117,8 +118,8 @@ FOREIGN: list[tuple[dict[str, Any], str]] = [
     ({"m": damaged(pack(ticket())), "id": "9" * 400, "attempt": "1"}, "damaged on its way"),
     ({"m": damaged(pack(ticket())), "id": "77", "attempt": "1"}, "beside it stands ticket 77, attempt 1"),
     ({"m": damaged(pack(ticket())), "id": "1", "attempt": "0" * 99}, "damaged on its way"),
-    ({"m": other_version(pack(ticket()), 1)}, "wire version 1, this process speaks 2"),
-    ({"m": other_version(pack(ticket()), 255)}, "wire version 255, this process speaks 2"),
+    ({"m": other_version(pack(ticket()), 1)}, f"wire version 1, this process speaks {WIRE_VERSION}"),
+    ({"m": other_version(pack(ticket()), 255)}, f"wire version 255, this process speaks {WIRE_VERSION}"),
     ({"m": pack(ticket("elsewhere"))}, "belongs to run 'elsewhere'"),
 ]
 
@@ -538,7 +539,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "policy": broker.policy,
         "issued": lambda: broker.issue(ticket(broker.run, 9, incarnation=incarnation)),
         "announced": lambda: broker.announce(Policy(incarnation, 0, "0" * 64, "/weights")),
-        "sigma": broker.sigma_bar,
+        "sigma": broker.sigma,
         "lost": broker.shadows,
     }
     spoil(broker, name)
@@ -609,18 +610,18 @@ def test_a_garbled_fence_is_learned_again(broker: Broker, value: str | bytes) ->
         assert broker._redis.get(broker.key("fence")) == b"5"
 
 
-@pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "-1", "1e999"])
-def test_a_garbled_sigma_bar_begins_anew(broker: Broker, value: str) -> None:
+@pytest.mark.parametrize("value", ["abc", "", "0.7", "nan 0", "0.7 inf", "-1 0", "0.7 -1", "1e999 0", "1 2 3"])
+def test_a_garbled_sigma_begins_anew(broker: Broker, value: str) -> None:
     issue(broker)
     broker._redis.set(broker.key("sigma"), value)
     with structlog.testing.capture_logs() as logs:
-        assert [broker.sigma_bar(), broker.sigma_bar()] == [None, None]
+        assert [broker.sigma(), broker.sigma()] == [None, None]
     assert len(logs) == 1 and logs[0]["event"] == "passed over: none of ours"
     [order] = broker.read("tickets", 1, 100)
     broker.hand_over(order, rollout(order.ticket))
     [made] = broker.read("rollouts", 1, 100)
     assert broker.hand_over(made, scored(made.message, 0.5), momentum=0.9)
-    assert broker.sigma_bar() == 0.5
+    assert broker.sigma() == Sigma(0.5)
 
 
 FORGED_POLICY = pack(Policy(9, 999, "0" * 64, "/nowhere"))

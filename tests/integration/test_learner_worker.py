@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
 import time
 from collections import Counter
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 import structlog
 
@@ -18,6 +21,7 @@ from common.deliveries import Delivery
 from common.errors import BrokerUnavailable, CheckpointError, DiskFull, Fenced
 from common.lifecycle import Every
 from common.schema import Rollout, Scored, Ticket, pack
+from common.sigma import Sigma
 from common.streams import Broker
 from common.weights import verified
 from learner import checkpoint, room
@@ -540,21 +544,60 @@ def test_a_nearly_full_broker_is_relieved_before_anybody_waits(bench: Bench, mon
     assert found and found.step == 1
 
 
-def test_sigma_bar_outlives_the_broker_s_memory(bench: Bench) -> None:
+def test_sigma_outlives_the_broker_s_memory(bench: Bench) -> None:
+    sigma = Sigma(0.25, 1 / 3)
     learner = bench.learner(steps=9)
     learner.start()
-    bench.broker._redis.set(bench.broker.key("sigma"), "0.25")
+    bench.broker.restore_sigma(sigma)
     learner._commit()
     bench.broker._redis.delete(bench.broker.key("sigma"))
     learner._commit()
-    assert bench.broker.sigma_bar() == 0.25, "it is not learned anew from one group"
+    assert bench.broker.sigma() == sigma, "it is not learned anew from one group"
     # And without any broker the checkpoint is written with it
     learner._stop.set()
-    learner._broker.sigma_bar = lambda: (_ for _ in ()).throw(BrokerUnavailable("away"))  # type: ignore[method-assign]
+    learner._broker.sigma = lambda: (_ for _ in ()).throw(BrokerUnavailable("away"))  # type: ignore[method-assign]
     learner._step = 1
     learner._commit()
     found = checkpoint.latest(bench.folder / "checkpoints")
-    assert found and found.step == 1 and msgpack.unpackb(found.state)["sigma_bar"] == 0.25
+    assert found and found.step == 1 and msgpack.unpackb(found.state)["sigma"] == [sigma.bar, sigma.dev]
+    # And the next learner gives it back, bit for bit, to a broker that has none
+    bench.broker._redis.delete(bench.broker.key("sigma"))
+    bench.learner(steps=9).start()
+    assert bench.broker.sigma() == sigma
+
+
+def test_the_gate_on_the_reward_model_outlives_the_learner(bench: Bench) -> None:
+    """Separate channels and the gate: the state is the checkpoint's, and the record makes the weights again."""
+    groups: dict[int, Scored] = {}
+
+    class Misled(Player):
+        """The reward model ranks against the verifier at first; from ticket 6 on all are wrong."""
+
+        def score(self, made: Delivery, message: Rollout) -> None:
+            id = message.ticket.id
+            statuses = ["correct" if id < 6 else "wrong", "wrong"]
+            group = dataclasses.replace(scored(message), statuses=statuses, rm_scores=np.array([0.0, 1.0 + id]))
+            groups[id] = group
+            self.broker.hand_over(made, group, momentum=0.9)
+
+    bench.changes = {"advantage": "gdpo", "rm_weight": 0.5, "min_rm_auroc": 0.6}
+    bench.play(Misled)
+    with structlog.testing.capture_logs() as logs:
+        stop_at(bench.learner(steps=6), 3)
+    assert any("gdpo takes verdict and score apart" in line["event"] for line in logs)
+    # When the next learner meets nothing but groups that only the reward model ranks
+    finish(bench.learner(steps=6))
+    # Then it knows how well that did before
+    lines = [json.loads(line) for line in (bench.folder / "rewards" / "rewards.jsonl").open()]
+    trained = [line for line in lines if line["outcome"] == "trained"]
+    assert {line["gated"] for line in trained if line["id"] < 6} == {False}
+    late = [line for line in trained if line["id"] >= 6]
+    assert late and all(line["gated"] for line in late)
+    assert not any(c["advantage"] for line in late for c in line["completions"])
+    assert bench.lines()[-1]["gated_group_share"] == 1.0 and bench.lines()[-1]["rm_auroc_running"] == 0.0
+    found = checkpoint.latest(bench.folder / "checkpoints")
+    assert found and msgpack.unpackb(found.state)["rm_auroc"] == 0.0
+    assert differing(bench.settings(6), found, groups) == []
 
 
 def test_a_dead_ticket_is_closed_by_whoever_comes_after_its_book_keeper(bench: Bench) -> None:

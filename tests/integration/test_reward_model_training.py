@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.auroc import auroc, auroc_within
 from common.errors import DataError, ModelError
-from scorer.auroc import auroc, auroc_within
 from scorer.reward_models.classifier import Classifier
 from scorer.reward_models.known import Usage
 from scorer.reward_models.labelled import LabelledGroup

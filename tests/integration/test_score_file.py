@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError, ModelError
-from scorer.hero import difficulty_weight, stratified_rewards
+from scorer.hero import difficulty_weight, scale_free_weight, stratified_rewards
 from scorer.sandbox import Sandbox
 from scorer.score_file import score_file, whole_or_nothing
 
@@ -37,19 +37,21 @@ def sandbox():
         yield sandbox
 
 
-def options(mode):
+def options(mode, weighting="paper"):
     return SimpleNamespace(
-        mode=mode, alpha=0.1, beta=0.1, eps=1e-6, lone="floor", dense="both", weighting="paper",
-        w_min=0.4, w_max=3.0, k=6.0, blend_weight=0.5,
+        mode=mode, alpha=0.1, beta=0.1, eps=1e-6, lone="floor", dense="both", weighting=weighting,
+        w_min=0.4, w_max=3.0, k=6.0, k_z=1.7, blend_weight=0.5,
         sigma_momentum=0.9,
     )  # fmt: skip
 
 
-def score(tmp_path, sandbox, lines, mode="verifier", model=None):
+def score(tmp_path, sandbox, lines, mode="verifier", model=None, weighting="paper"):
     source = tmp_path / "rows.jsonl"
     source.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines))
     out = io.StringIO()
-    summary = score_file(source, out, options=options(mode), sandbox=sandbox, reward_model=model, progress=False)
+    summary = score_file(
+        source, out, options=options(mode, weighting), sandbox=sandbox, reward_model=model, progress=False
+    )
     return summary, [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -84,6 +86,21 @@ def test_hero_mode_with_a_running_sigma_bar(tmp_path, sandbox):
         assert row["weight"] == pytest.approx(weight)
         assert row["rewards"] == pytest.approx([weight * r for r in row["r_hat"]])
     assert rows[0]["weight"] != rows[2]["weight"]
+
+
+def test_a_scale_free_weight_with_a_running_deviation(tmp_path, sandbox):
+    other = GOOD | {"completions": [r"\boxed{42}", r"I guess \boxed{41}"]}
+    _, rows = score(tmp_path, sandbox, [GOOD, other, GOOD], "hero", LengthModel(), "scale_free")
+    bar, variance = None, 0.0
+    for row in rows:
+        sigma = float(np.std([len(text) for text in row["completions"]]))
+        at = sigma if bar is None else bar
+        assert (row["sigma_bar"], row["sigma_dev"]) == (pytest.approx(at), pytest.approx(variance**0.5))
+        assert row["weight"] == pytest.approx(scale_free_weight(sigma, at, variance**0.5))
+        variance = 0.9 * (variance + 0.1 * (sigma - at) ** 2)
+        bar = 0.9 * at + 0.1 * sigma
+    assert rows[0]["weight"] == rows[1]["weight"] == pytest.approx(1.7), "nothing is known to differ yet"
+    assert rows[2]["weight"] > 1.7
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("rm", [10, 9, 13, 0]), ("blend", [5.5, 4.5, 7, 0])])
@@ -140,6 +157,17 @@ def test_too_long_for_the_reward_model(tmp_path, sandbox):
     assert row["statuses"] == ["context_overflow", "correct", "no_answer"]
     assert row["rm_scores"] == [None, 10.0, 3.0]
     assert row["rewards"][1] == max(row["rewards"])
+
+
+def test_a_score_that_is_not_finite(tmp_path, sandbox):
+    class Overflowing(LengthModel):
+        def score(self, pairs):
+            return np.array([math.inf if "42" in text else float(len(text)) for _, text in pairs])
+
+    _, (row,) = score(tmp_path, sandbox, [GOOD], "hero", Overflowing())
+    assert row["statuses"] == ["not_finite", "wrong", "not_finite", "no_answer"]
+    assert row["rm_scores"] == [None, 9.0, None, 0.0]
+    assert max(row["r_hat"]) <= 0.1
 
 
 def test_chunks_blank_lines_and_gzip(tmp_path, sandbox, monkeypatch):

@@ -15,8 +15,9 @@ import pytest
 from common.errors import BrokerUnavailable
 from common.schema import Completion, Rollout, Scored
 from common.settings import Sections
+from common.sigma import Sigma
 from common.streams import Broker
-from scorer.hero import difficulty_weight, stratified_rewards
+from scorer.hero import difficulty_weight, scale_free_weight, stratified_rewards
 from scorer.reward_models.known import Usage
 from scorer.reward_models.protocol import Sample
 from scorer.rewards import settle
@@ -50,9 +51,13 @@ def sandbox() -> Iterator[Sandbox]:
 class Running:
     """A scorer in a thread, with the learner's and actors' side of the broker."""
 
-    def __init__(self, broker: Broker, sandbox: Any, model: Any, mode: str, **broker_settings: int) -> None:
+    def __init__(
+        self, broker: Broker, sandbox: Any, model: Any, mode: str, weighting: str = "paper", **broker_settings: int
+    ) -> None:
         self.broker = broker
-        self.settings = Sections.model_validate({"reward": {"mode": mode}, "broker": broker_settings})
+        self.settings = Sections.model_validate(
+            {"reward": {"mode": mode, "weighting": weighting}, "broker": broker_settings}
+        )
         self.stop = threading.Event()
         mine = Broker(broker.url, broker.run, "scorer", stop=self.stop)
         self.scorer = Scorer(self.settings, mine, sandbox, model, self.stop)
@@ -99,7 +104,7 @@ class Running:
 def start(broker: Broker, sandbox: Sandbox) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def start(model: Any = None, mode: str = "verifier", sandbox: Any = sandbox, **settings: int) -> Running:
+    def start(model: Any = None, mode: str = "verifier", sandbox: Any = sandbox, **settings: Any) -> Running:
         running.append(Running(broker, sandbox, model, mode, **settings))
         running[-1].thread.start()
         return running[-1]
@@ -122,7 +127,7 @@ def test_a_stop_while_the_broker_is_away_is_no_failure_of_the_groups(
         running.stop.set()
         raise BrokerUnavailable("no broker answers")
 
-    monkeypatch.setattr(running.scorer._broker, "sigma_bar", away)
+    monkeypatch.setattr(running.scorer._broker, "sigma", away)
     # Then it ends with that, instead of waiting for the broker once more for each group
     with pytest.raises(BrokerUnavailable):
         running.scorer.loop()
@@ -156,23 +161,25 @@ def test_hero_rewards_are_equations_3_to_5(start, reward_model, broker: Broker) 
     assert first.sigma_bar == first.sigma_u, "of the first group there is no mean yet"
 
 
-def test_sigma_bar_moves_once_per_ticket(start, reward_model, broker: Broker) -> None:
+def test_sigma_moves_once_per_ticket(start, reward_model, broker: Broker) -> None:
     # Given a rollout that two scorers work on, since the first one's lease ran out
     scorer = start(reward_model, "hero")
     momentum = scorer.settings.reward.sigma_momentum
     scorer.publish(TEXTS)
     [first] = scorer.scored(1)
-    assert broker.sigma_bar() == pytest.approx(first.sigma_u)
+    assert broker.sigma() == Sigma(pytest.approx(first.sigma_u), 0.0)
     scorer.publish(TEXTS, question="3 - 1 = ?")
     [second] = scorer.scored(1)
-    expected = momentum * first.sigma_u + (1 - momentum) * second.sigma_u
-    assert broker.sigma_bar() == pytest.approx(expected, rel=1e-12)
+    mean = momentum * first.sigma_u + (1 - momentum) * second.sigma_u
+    variance = momentum * (1 - momentum) * (second.sigma_u - first.sigma_u) ** 2
+    expected = Sigma(pytest.approx(mean, rel=1e-12), pytest.approx(variance**0.5, rel=1e-12))
+    assert broker.sigma() == expected and variance > 0
     # When the late one publishes as well
     late = dataclasses.replace(second, sigma_u=99.0)
     [delivery] = broker._deliveries("rollouts", broker._redis.xrange(broker.key("rollouts"))[-1:], {})
     assert not broker.hand_over(delivery, late, momentum)
     # Then nothing moves
-    assert broker.sigma_bar() == pytest.approx(expected, rel=1e-12)
+    assert broker.sigma() == expected
 
 
 def test_what_is_too_long_for_the_reward_model(start, reward_model) -> None:
@@ -184,6 +191,44 @@ def test_what_is_too_long_for_the_reward_model(start, reward_model) -> None:
     _, judged = settle(group.statuses, group.rm_scores)
     assert group.sigma_u == pytest.approx(np.std(judged))
     assert group.r_hat[0] <= scorer.settings.reward.alpha, "it is in the incorrect stratum"
+
+
+class Told:
+    """A reward model that gives what it is told."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores = scores
+
+    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        return np.array(self.scores * (len(pairs) // len(self.scores)))
+
+
+def test_a_score_that_is_not_finite_is_a_status_and_nan_on_the_wire(start) -> None:
+    scorer = start(Told([np.inf, 1.0, np.nan, 3.0]), "hero")
+    scorer.publish(("\\boxed{2}",) * 4)
+    [group] = scorer.scored(1)
+    assert group.statuses == ["not_finite", "correct", "context_overflow", "correct"]
+    np.testing.assert_array_equal(group.rm_scores, [np.nan, 1.0, np.nan, 3.0])
+    assert group.sigma_u == pytest.approx(np.std([1.0, 1.0, 1.0, 3.0]))
+
+
+def test_a_scale_free_weight_is_taken_at_the_shared_deviation(start, broker: Broker) -> None:
+    # Given a run whose groups had a mean spread of 1 with a deviation of 0.5 so far
+    broker.restore_sigma(Sigma(1.0, 0.5))
+    scorer = start(Told([0.0, 4.0]), "hero", weighting="scale_free")
+    # When two groups are scored together
+    for _ in range(2):
+        scorer.publish(TEXTS[:2])
+    first, second = scorer.scored(2)
+    # Then the second is weighted at what the first made of it, and the broker has both
+    momentum = scorer.settings.reward.sigma_momentum
+    moved = Sigma(1.0, 0.5).after(2.0, momentum)
+    assert (first.sigma_u, first.sigma_bar, first.sigma_dev) == (2.0, 1.0, 0.5)
+    assert first.weight == scale_free_weight(2.0, 1.0, 0.5)
+    assert (second.sigma_bar, second.sigma_dev) == (moved.bar, moved.dev)
+    assert second.weight == scale_free_weight(2.0, moved.bar, moved.dev)
+    expected = moved.after(2.0, momentum)
+    assert broker.sigma() == Sigma(pytest.approx(expected.bar, rel=1e-14), pytest.approx(expected.dev, rel=1e-14))
 
 
 class OneBadQuestion:

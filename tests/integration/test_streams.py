@@ -15,6 +15,7 @@ from common.deliveries import Delivery
 from common.errors import Fenced
 from common.schema import Policy, Ticket, unpack
 from common.server import LocalServer
+from common.sigma import Sigma, next_sigma
 from common.streams import Broker
 from tests.make import rollout, scored, ticket
 from tests.until import until
@@ -222,18 +223,26 @@ def test_an_old_learner_is_fenced_off(broker: Broker) -> None:
         broker.close(old, [(0, 1, "")])
 
 
-def test_sigma_bar_moves_once_per_ticket(broker: Broker) -> None:
-    issue(broker, 2)
-    assert broker.sigma_bar() is None
-    for sigma in (1.0, 2.0):
+def test_sigma_moves_once_per_ticket(broker: Broker) -> None:
+    spreads = (1.0, 2.0, 0.3, 7.7)
+    issue(broker, len(spreads))
+    assert broker.sigma() is None
+    expected = None
+    for sigma in spreads:
         [order] = broker.read("tickets", 1, 100)
         broker.hand_over(order, rollout(order.ticket))
         [generated] = broker.read("rollouts", 1, 100)
         for _ in range(2):  # the second is a retry
             broker.hand_over(generated, scored(generated.message, sigma), momentum=0.9)
-    assert broker.sigma_bar() == pytest.approx(0.9 * 1.0 + 0.1 * 2.0)
-    broker.restore_sigma(7.0)
-    assert broker.sigma_bar() == pytest.approx(1.1), "a checkpoint's value must not replace a living one"
+        expected = next_sigma(expected, sigma, 0.9)
+        found = broker.sigma()
+        assert (found.bar, found.dev) == (
+            pytest.approx(expected.bar, rel=1e-14),
+            pytest.approx(expected.dev, rel=1e-14),
+        )
+    assert found.dev > 0
+    broker.restore_sigma(Sigma(7.0, 1.0))
+    assert broker.sigma() == found, "a checkpoint's value must not replace a living one"
 
 
 def test_trimming_keeps_what_is_not_acknowledged_and_lag_right(broker: Broker) -> None:

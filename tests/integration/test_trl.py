@@ -67,7 +67,7 @@ def test_a_trainer_trains_on_the_rewards_and_keeps_the_weight(
             trainer, "_generate_and_score_completions", lambda batch: made.append(inputs(batch)) or made[-1]
         )
         trainer.train()
-        assert len(paid) == 2 and reward.sigma_bar is not None
+        assert len(paid) == 2 and reward.sigma is not None
     for rewards, batch in zip(paid, made, strict=True):
         expected = [advantages(np.asarray(rewards[at : at + SIZE]), 1.0, "centered") for at in range(0, 2 * SIZE, SIZE)]
         assert sorted(batch["advantages"].tolist()) == pytest.approx(sorted(np.concatenate(expected)), abs=1e-5)
@@ -78,13 +78,13 @@ def test_a_trainer_trains_on_the_rewards_and_keeps_the_weight(
 def test_bands_by_hand_and_conversations(hero: HeroReward) -> None:
     texts = [RIGHT, WRONG, RIGHT + " !", WRONG + " ?"]
     plain = hero(["6 * 7 = ?"] * SIZE, texts, answer=["42"] * SIZE)
-    bar, hero.sigma_bar = hero.sigma_bar, None
+    sigma, hero.sigma = hero.sigma, None
     talk = hero(
         [[{"role": "user", "content": "6 * 7 = ?"}]] * SIZE,
         [[{"role": "assistant", "content": text}] for text in texts],
         answer=["42"] * SIZE,
     )
-    assert talk == plain and hero.sigma_bar == bar
+    assert talk == plain and hero.sigma == sigma
     weight = (0.4 + 3.0) / 2  # the first group is weighted at its own spread
     assert sorted(plain) == pytest.approx([weight * r for r in (-0.1, 0.1, 0.9, 1.1)], abs=1e-3)
     assert min(plain[0], plain[2]) > max(plain[1], plain[3])

@@ -1,13 +1,16 @@
 """Advantages against a re-derivation in plain Python, one loop per line of paper.md section 1."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.advantage import advantages
+from common.settings import LearnerSettings
+from learner.advantage import Group, advantages, batch_advantages
+from scorer.hero import stratified_rewards
 
 RULES = ("centered", "normalized_then_weighted", "normalized")
 groups = st.lists(st.floats(-2.0, 2.0, allow_subnormal=False), min_size=1, max_size=16)
@@ -87,3 +90,39 @@ def test_advantages_of_a_group_sum_to_zero(r_hat: list[float], weight: float, ru
 def test_impossible_input_is_refused(r_hat: list[float], weight: float, rule: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         advantages(r_hat, weight, rule)  # type: ignore[arg-type]
+
+
+@given(groups, weights, st.sampled_from([*RULES, "corpo"]), st.randoms(use_true_random=False))
+def test_advantages_follow_their_completions_around(r_hat: list[float], weight: float, rule: str, random: Any) -> None:
+    order = random.sample(range(len(r_hat)), len(r_hat))
+    straight, shuffled = (advantages(r, weight, rule, 0.9) for r in (r_hat, [r_hat[i] for i in order]))
+    assert shuffled == pytest.approx(straight[order], abs=1e-9)
+
+
+@given(st.lists(groups, min_size=1, max_size=5), weights, st.sampled_from([*RULES, "corpo"]))
+def test_a_batch_is_its_groups_one_by_one(batch: list[list[float]], weight: float, rule: Any) -> None:
+    made = [Group(np.zeros(len(r_hat), bool), None, np.array(r_hat), weight) for r_hat in batch]
+    got = batch_advantages(made, LearnerSettings(advantage=rule), 0.9)
+    assert [g.tolist() for g in got] == [advantages(r_hat, weight, rule, 0.9).tolist() for r_hat in batch]
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(-20, 20)), min_size=1, max_size=12),
+    st.floats(0, 0.45),
+    st.floats(0, 0.45),
+    weights,
+)
+def test_corpo_encourages_no_wrong_completion_whatever_the_reward_model_says(
+    group: list[tuple[bool, float]], alpha: float, beta: float, weight: float
+) -> None:
+    right = np.array([c for c, _ in group])
+    r_hat = stratified_rewards(right, [s for _, s in group], alpha=alpha, beta=beta)
+    gains = advantages(r_hat, weight, "corpo", 1 - beta)
+    assert (gains[~right] <= 0).all()
+
+
+def test_all_silenced_is_a_batch_too() -> None:
+    group = Group(np.zeros(2, bool), np.array([1.0, 2.0]), np.array([-0.1, 0.1]), 1.0)
+    for rule in ("centered", "gdpo", "dara", "papo"):
+        [gains] = batch_advantages([group], LearnerSettings(advantage=rule), silenced=[True])
+        assert gains.tolist() == [0.0, 0.0]

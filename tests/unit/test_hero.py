@@ -1,13 +1,14 @@
 """Eq. 3 and 4 of arXiv:2510.07242 against a slow derivation, and the properties that training relies on."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from scorer.hero import difficulty_weight, stratified_rewards
+from scorer.hero import difficulty_weight, scale_free_weight, stratified_rewards
 
 SCORES = st.floats(-50, 50, allow_nan=False)
 BANDS = st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)).filter(lambda bands: sum(bands) < 0.99)
@@ -186,3 +187,48 @@ def test_weight_refuses_what_is_no_deviation(values):
 def test_weight_refuses_a_range_upside_down():
     with pytest.raises(ValueError, match="w_min"):
         difficulty_weight(0.0, 0.0, w_min=2.0, w_max=1.0)
+
+
+@given(st.floats(0, 20), st.floats(0, 20), st.floats(0.01, 5), st.floats(-6, 6))
+def test_scale_free_weight_equals_the_formula_as_written(sigma_u, sigma_bar, sigma_dev, k_z):
+    z = (sigma_u - sigma_bar) / (sigma_dev + 1e-6)
+    assume(abs(k_z * z) < 700)
+    slow = 0.4 + (3.0 - 0.4) / (1 + math.exp(-k_z * z))
+    assert scale_free_weight(sigma_u, sigma_bar, sigma_dev, k_z=k_z) == pytest.approx(slow, rel=1e-12)
+
+
+@given(st.floats(0, 1e308), st.floats(0, 1e308), st.floats(0, 1e308))
+def test_scale_free_weight_stays_in_its_range(sigma_u, sigma_bar, sigma_dev):
+    assert 0.4 <= scale_free_weight(sigma_u, sigma_bar, sigma_dev) <= 3.0
+
+
+def test_without_any_deviation_every_prompt_has_the_middle_weight():
+    assert scale_free_weight(0.0, 5.0, 0.0) == scale_free_weight(9.0, 5.0, 0.0) == pytest.approx(1.7)
+    assert scale_free_weight(9.0, 5.0, 5e-16) == pytest.approx(1.7), "nor by what is a rounding"
+
+
+def test_scale_free_weights_of_normal_spreads_are_about_even():
+    """Why k_z is 1.7: one tenth of the prompts in every tenth of the range, within 0.01."""
+    quantiles = [NormalDist(5, 0.3).inv_cdf((i + 0.5) / 1000) for i in range(1000)]
+    places = [(scale_free_weight(sigma_u, 5, 0.3) - 0.4) / 2.6 for sigma_u in quantiles]
+    assert max(abs(place - (i + 0.5) / 1000) for i, place in enumerate(places)) < 0.01
+
+
+@pytest.mark.parametrize("values", [(math.nan, 0.0, 1.0), (0.0, math.inf, 1.0), (0.0, 0.0, -1.0), (0.0, 0.0, math.nan)])
+def test_scale_free_weight_refuses_what_is_no_deviation(values):
+    with pytest.raises(ValueError, match="sigma_dev"):
+        scale_free_weight(*values)
+
+
+@given(groups(), BANDS, st.floats(0.1, 3.0))
+def test_with_any_weight_every_correct_completion_is_paid_more_than_every_wrong_one(group, bands, weight):
+    correct, scores = group
+    assume(any(correct) and not all(correct))
+    paid = weight * stratified_rewards(correct, scores, alpha=bands[0], beta=bands[1])
+    right = np.array(correct)
+    assert paid[right].min() > paid[~right].max()
+
+
+def test_without_bands_what_is_left_is_the_verdict():
+    got = stratified_rewards([0, 1, 0, 1], [4.0, 1.0, 2.0, 3.0], alpha=0.0, beta=0.0)
+    assert got.tolist() == [0.0, 1.0, 0.0, 1.0]

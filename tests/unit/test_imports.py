@@ -16,7 +16,8 @@ LIGHT = [
 ]  # fmt: skip
 PURE = [
     "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",
-    "learner.metrics", "common.columns",
+    "learner.metrics", "learner.channels", "learner.normalize", "learner.reliability", "common.columns", "common.auroc",
+    "common.scores", "common.sigma",
     "common.schema", "common.settings", "common.weights",
 ]  # fmt: skip
 

@@ -64,9 +64,19 @@ def test_a_batch_is_summed_up() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_an_overflow_counts_as_the_lowest_score() -> None:
-    found = batch_metrics([group(["correct", "context_overflow"], [-5.0, NAN], [1.0, 0.0])], [np.ones(2)], 3)
-    assert found["rm_score_mean"] == -5.0 and found["rm_auroc_mixed_groups"] == 1.0
+def test_what_the_model_gave_no_score_says_nothing_about_the_model() -> None:
+    lost = group(["correct", "context_overflow", "not_finite"], [-5.0, NAN, NAN], [1.0, 0.0, 0.0])
+    found = batch_metrics([lost], [np.ones(3)], 3)
+    assert found["rm_score_mean"] == -5.0 and "rm_auroc_mixed_groups" not in found
+    mixed = group(["correct", "context_overflow", "wrong"], [-5.0, NAN, -4.0], [1.0, 0.0, 0.0])
+    assert batch_metrics([lost, mixed], [np.ones(3)] * 2, 3)["rm_auroc_mixed_groups"] == 0.0
+
+
+def test_the_newest_sigma_is_reported() -> None:
+    old, new = (dataclasses.replace(make.scored(make.rollout(make.ticket(id=i))), sigma_dev=0.1 * i) for i in (1, 2))
+    none = group(["wrong"], None, [0.0], sigma_bar=None, sigma_dev=None)
+    found = batch_metrics([old, new, none], [np.ones(1)] * 3, 3)
+    assert (found["sigma_bar"], found["sigma_dev"]) == (0.5, 0.2)
 
 
 @pytest.mark.parametrize("scores", [None, [NAN, NAN]])

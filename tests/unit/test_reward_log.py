@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from common.schema import Scored
+from common.scores import recorded
 from common.settings import RewardSettings
+from common.sigma import Sigma
 from learner.advantage import advantages
 from learner.reward_log import FILES, RewardLog
 from scorer.rewards import settle, shape
@@ -22,16 +24,16 @@ def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.open(encoding="utf-8")]
 
 
-def group(id: int, mode: str, scores: list[float] | None, bar: float | None = None, text: str = "") -> Scored:
+def group(id: int, mode: str, scores: list[float] | None, sigma: Sigma | None = None, text: str = "") -> Scored:
     """As a scorer makes it: shaped from verdicts and raw scores."""
     verdicts = ["correct", "wrong", "correct", "no_answer"]
-    raw = None if scores is None else np.array(scores)
-    statuses, judged = settle(verdicts, raw)
-    shaped = shape(mode, [s == "correct" for s in statuses], judged, sigma_bar=bar, options=RewardSettings())
+    raw = None if scores is None else recorded(np.array(scores))
+    statuses, judged = settle(verdicts, None if scores is None else np.array(scores))
+    shaped = shape(mode, [s == "correct" for s in statuses], judged, sigma=sigma, options=RewardSettings())
     made = make.scored(make.rollout(make.ticket(id=id, completions=4, question=text or "1 + 1 = ?")))
     return dataclasses.replace(
         made, mode=mode, statuses=statuses, rm_scores=raw, r_hat=shaped.r_hat, weight=shaped.weight,
-        sigma_u=shaped.sigma_u, sigma_bar=shaped.sigma_bar,
+        sigma_u=shaped.sigma_u, sigma_bar=shaped.sigma_bar, sigma_dev=shaped.sigma_dev,
     )  # fmt: skip
 
 
@@ -41,6 +43,7 @@ def group(id: int, mode: str, scores: list[float] | None, bar: float | None = No
         ("hero", [2.0, -1.0, 0.5, 3.0]),
         ("hero", [2.0, float("nan"), 0.5, 3.0]),
         ("hero", [float("nan")] * 4),
+        ("hero", [float("inf"), 1.0, float("-inf"), float("nan")]),
         ("rm", [2.0, -1.0, 0.5, 3.0]),
         ("blend", [2.0, -1.0, float("nan"), 3.0]),
         ("verifier", None),
@@ -48,10 +51,10 @@ def group(id: int, mode: str, scores: list[float] | None, bar: float | None = No
 )
 def test_any_reward_can_be_derived_from_its_line(tmp_path: Path, mode: str, scores: list[float] | None) -> None:
     # Given a group that was scored, trained on, and logged
-    written = group(7, mode, scores, bar=0.7)
+    written = group(7, mode, scores, Sigma(0.7, 0.3))
     gains = advantages(written.r_hat, written.weight, "centered")
     log = RewardLog(tmp_path, limit_mb=1)
-    log.write(written, "trained", 3, gains)
+    log.write(written, "trained", 3, gains, gated=True)
     log.close()
 
     # When somebody reads nothing but the line
@@ -63,7 +66,7 @@ def test_any_reward_can_be_derived_from_its_line(tmp_path: Path, mode: str, scor
         line["mode"],
         [s == "correct" for s in again_statuses],
         judged,
-        sigma_bar=line["sigma_bar"],
+        sigma=None if line["sigma_bar"] is None else Sigma(line["sigma_bar"], line["sigma_dev"]),
         options=RewardSettings(),
     )
 
@@ -72,7 +75,7 @@ def test_any_reward_can_be_derived_from_its_line(tmp_path: Path, mode: str, scor
     assert shaped.weight == line["weight"] and shaped.sigma_u == line["sigma_u"]
     assert list(shaped.rewards) == [c["reward"] for c in line["completions"]] == list(written.rewards)
     assert [c["advantage"] for c in line["completions"]] == list(gains)
-    assert (line["id"], line["outcome"], line["step"]) == (7, "trained", 3)
+    assert (line["id"], line["outcome"], line["step"], line["gated"]) == (7, "trained", 3, True)
 
 
 def test_the_log_is_rotated_within_its_bound(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def scored(draw: st.DrawFn) -> Scored:
         weight=draw(st.floats(1e-3, 1e4)),
         sigma_u=draw(st.none() | reals),
         sigma_bar=draw(st.none() | reals),
+        sigma_dev=draw(st.none() | reals),
         scorer=draw(texts),
         seconds=draw(seconds),
     )
@@ -167,6 +168,9 @@ def test_every_flipped_bit_is_found(message: Message) -> None:
             broken[position] ^= 1 << bit
             with pytest.raises(SchemaError):
                 unpack(bytes(broken))
+
+
+OURS = schema.WIRE_VERSION
 
 
 def sealed(rest: Any, version: int = schema.WIRE_VERSION, magic: bytes = b"HERO") -> bytes:
@@ -323,12 +327,12 @@ def test_what_cannot_be_is_refused_with_what_is_wrong(message: Message, change: 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (sealed({"k": "ticket", "b": {}}, version=1), "wire version 1, this process speaks 2"),
-        (sealed({"k": "ticket", "b": {}}, version=3), "wire version 3, this process speaks 2"),
+        (sealed({"k": "ticket", "b": {}}, version=OURS - 1), f"wire version {OURS - 1}, this process speaks {OURS}"),
+        (sealed({"k": "ticket", "b": {}}, version=OURS + 1), f"wire version {OURS + 1}, this process speaks {OURS}"),
         (sealed({"k": "ticket", "b": {}}, magic=b"ZERO"), "it has no head"),
         (msgpack.packb({"v": 2, "k": "ticket", "b": {}}), "it has no head"),
-        (b"HERO\x02", "it has no head"),
-        (b"HERO\x02" + bytes(9), "damaged on its way"),
+        (b"HERO" + bytes([OURS]), "it has no head"),
+        (b"HERO" + bytes([OURS]) + bytes(9), "damaged on its way"),
         (sealed({"k": "pickle", "b": {}}), "unknown kind"),
         (sealed({"k": ["ticket"], "b": {}}), "unknown kind"),
         (sealed({"k": "completion", "b": {}}), "unknown kind"),
