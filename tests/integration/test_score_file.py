@@ -161,8 +161,8 @@ def test_too_long_for_the_reward_model(tmp_path, sandbox):
 
 def test_a_score_that_is_not_finite(tmp_path, sandbox):
     class Overflowing(LengthModel):
-        def score(self, pairs):
-            return np.array([math.inf if "42" in text else float(len(text)) for _, text in pairs])
+        def score(self, samples):
+            return np.array([math.inf if "42" in s.completion else float(len(s.completion)) for s in samples])
 
     _, (row,) = score(tmp_path, sandbox, [GOOD], "hero", Overflowing())
     assert row["statuses"] == ["not_finite", "wrong", "not_finite", "no_answer"]

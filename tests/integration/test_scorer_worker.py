@@ -140,7 +140,8 @@ def test_verifier_rewards_and_statuses(start) -> None:
     scorer.publish(TEXTS, TEXTS[:1])
     first, second = scorer.scored(2)
     assert first.statuses == STATUSES and list(first.rewards) == [1, 0, 0, 0]
-    assert first.extracted[:3] == ["2", "3", None] and first.rm_scores is None
+    assert first.extracted[:3] == ["2", "3", None] and first.rm_scores is first.reward_model is None
+    assert first.rules == ["same text", "", "", ""]
     assert second.statuses == ["correct"] and second.weight == 1
     assert first.mode == "verifier" and first.scorer.startswith("scorer-")
 
@@ -154,6 +155,7 @@ def test_hero_rewards_are_equations_3_to_5(start, reward_model, broker: Broker) 
         r = scorer.settings.reward
         raw = reward_model.score([Sample(group.ticket.question, text) for text in TEXTS])
         np.testing.assert_allclose(group.rm_scores, raw, atol=1e-5)
+        assert group.reward_model == reward_model.name
         r_hat = stratified_rewards([True, False, False, False], group.rm_scores, alpha=r.alpha, beta=r.beta, eps=r.eps)
         np.testing.assert_array_equal(group.r_hat, r_hat)
         assert group.sigma_u == pytest.approx(np.std(group.rm_scores))
@@ -196,11 +198,16 @@ def test_what_is_too_long_for_the_reward_model(start, reward_model) -> None:
 class Told:
     """A reward model that gives what it is told."""
 
+    name = "told"
+
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores
 
-    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        return np.array(self.scores * (len(pairs) // len(self.scores)))
+    def score(self, samples: list[Sample]) -> np.ndarray:
+        return np.array(self.scores * (len(samples) // len(self.scores)))
+
+    def close(self) -> None:
+        pass
 
 
 def test_a_score_that_is_not_finite_is_a_status_and_nan_on_the_wire(start) -> None:
