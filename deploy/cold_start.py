@@ -86,7 +86,7 @@ def _own_samples(settings: Sections, base: Path) -> list[tuple[str, str]]:
     console.print(f"cold start on {len(examples):,} of {total:,} own samples; left out: {told}", highlight=False)
     if not examples:
         raise DataError(
-            f"none of {total:,} samples passes sft.filters = {s.filters} ({told}): raise sft.problems or "
+            f"none of {total:,} samples passes sft.filters = {', '.join(s.filters)} ({told}): raise sft.problems or "
             "sft.completions, take easier problems, or start from worked solutions"
         )
     return examples

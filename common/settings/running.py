@@ -1,0 +1,128 @@
+"""A run and its samplers: [run], [broker], [model], [data], [sampling], [actor], [weights]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from common.settings.section import Dtype, Positive, Section
+
+
+class RunSettings(Section):
+    """What this run is and where its files go."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "hero"
+    """Name of the run; letters, digits, `_.-`."""
+    folder: Path = Path("runs/hero")
+    """Settings, logs, reward log, checkpoints, export, summary.json and curves.png go here."""
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,96}$")] | None = None
+    """Key prefix in the broker. `hero up` makes one and keeps it in the run folder; a worker on
+    another host is given it."""
+    steps: Positive = 250
+    """Batches to train, one weight publication each."""
+    seed: int = 0
+    """Order of prompts, initialization, sampling of evaluation problems."""
+
+
+class BrokerSettings(Section):
+    """Redis >= 7.0 or Valkey."""
+
+    url: str | None = None
+    """redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// address. Unset: REDIS_URL, else a
+    server that `hero up` starts."""
+    claim_after_ms: Annotated[int, Field(ge=500)] = 30_000
+    """A lease that was not renewed for so long is taken over by another worker."""
+    max_deliveries: Positive = 3
+    """After so many failed deliveries a message goes to the dead-letter stream."""
+    memory_mb: Annotated[int, Field(ge=64)] = 1024
+    """maxmemory of a server that `hero up` starts."""
+
+
+class ModelSettings(Section):
+    """The policy before the first step."""
+
+    policy: str = ""
+    """Folder in Hugging Face layout, or a hub name."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    """Runs code that came with the model. Off unless you read that code."""
+
+
+class DataSettings(Section):
+    """Prompts with their answers."""
+
+    train: str = ""
+    """A JSONL file (.gz too), `hub:NAME` for a Hugging Face data set, or `reasoning-gym`."""
+    hub_config: str | None = None
+    hub_split: str = "train"
+    question: str = "question"
+    """Field that holds the prompt."""
+    answer: str = "answer"
+    """Field that holds the gold answer; text behind a last `####` is used alone (GSM8K)."""
+    solution: str | None = None
+    """Field that holds a worked solution (for `hero sft`); may be the answer's, as in GSM8K."""
+    system_prompt: str = ""
+    """Goes before every question, for sampling and training alike."""
+    max_prompt_tokens: Positive = 1024
+    """A longer prompt is a bad line: counted and left out."""
+    limit: Positive | None = None
+    """Use only so many rows (JSONL, hub), or generate so many problems (reasoning-gym)."""
+    families: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - pydantic copies it
+    """reasoning-gym families with their own settings, e.g. {chain_sum = {min_terms = 2}}."""
+
+
+class SamplingSettings(Section):
+    """How training completions are sampled. Anything that truncates the distribution is refused:
+    the behaviour log-probabilities would not be the policy's."""
+
+    completions: Positive = 8
+    """Completions per prompt, the group size N."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    max_tokens: Positive = 512
+    """A longer completion is cut (finish reason `length`)."""
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @model_validator(mode="after")
+    def _untruncated(self) -> SamplingSettings:
+        if self.top_p != 1.0 or self.top_k > 0:
+            raise ValueError(
+                f"top_p = {self.top_p}, top_k = {self.top_k}: training needs the untruncated distribution, or every "
+                "importance ratio is wrong; set top_p = 1 and top_k = 0 (evaluation has its own: eval.top_p)"
+            )
+        return self
+
+
+class ActorSettings(Section):
+    """Rollout actors (vLLM)."""
+
+    count: Annotated[int, Field(ge=0)] = 1
+    """Actors that `hero up` starts; more may join from other hosts at any time."""
+    groups_in_flight: Positive = 32
+    """Tickets that one actor works on at once; with sampling.completions this is vLLM's max_num_seqs."""
+    dtype: Dtype = "float32"
+    max_model_len: Positive = 2048
+    """Prompt and completion together, in tokens."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 1.0
+    """KV cache on a CPU."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.85
+    tensor_parallel: Positive = 1
+    threads: Positive = 1
+    """OpenMP threads of one actor."""
+    own_cores: bool = False
+    """`hero up` gives each actor a core for every thread and the rest to all others: an eighth faster where
+    actors compute on the CPU. Not for two runs on one machine, which would take the same cores."""
+    max_logprob_difference: Annotated[float, Field(gt=0)] = 0.02
+    """Largest allowed |engine - learner| log-probability of the fixed check sequences after an update;
+    beyond it the actor stops with an error. float32 reaches 1e-4; bfloat16 needs about 0.15."""
+
+
+class WeightsSettings(Section):
+    """How new weights travel from the learner to the actors."""
+
+    folder: Path | None = None
+    """Folder that learner and actors share. Unset: one in /dev/shm, or in the run folder without it."""
+    keep: Annotated[int, Field(ge=2)] = 3
+    """Published versions that stay on disk."""
