@@ -31,12 +31,13 @@ class Backlog(DeadLetters):
         return result
 
     def shadows(self) -> list[dict[str, Any]]:
-        """Groups beside the owning ones: {"stage", "name", "pending", "lost": what was trimmed before they read it}."""
+        """Groups beside the owning ones: {"stage", "name", "lag", "pending", "lost": trimmed before they read it}."""
         lost = self._do("hgetall", self.key("lost"))
         return [
             {
                 "stage": stage,
                 "name": info["name"].decode(errors="replace"),
+                "lag": info.get("lag"),
                 "pending": info["pending"],
                 "lost": count(lost.get(f"{stage} ".encode() + info["name"])),
             }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from common import config
@@ -18,38 +20,94 @@ from deploy.recorded import groups, recomputed
 from deploy.show import console
 from learner.advantage import advantages
 
+Floats = NDArray[np.float64]
 KINDS = ("all wrong", "mixed", "all right")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Side:
-    """Rewards and advantages, one entry per completion, of all groups in their order."""
+    """One group under one configuration."""
 
-    rewards: list[float] = field(default_factory=list)
-    gains: list[float] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    """One per group."""
+    rewards: Floats
+    advantages: Floats
+    weight: float
 
-    def add(self, row: Mapping[str, Any], settings: Sections) -> None:
+    @classmethod
+    def of(cls, row: Mapping[str, Any], settings: Sections) -> Side:
         rule, floor = settings.learner.advantage, settings.reward.correct_floor
-        self.rewards += row["rewards"]
-        self.gains += advantages(row["r_hat"], row["weight"], rule, floor).tolist()
-        self.weights.append(row["weight"])
+        gains = advantages(row["r_hat"], row["weight"], rule, floor)
+        return cls(np.asarray(row["rewards"], dtype=np.float64), gains, row["weight"])
 
 
-@dataclass
+@dataclass(frozen=True)
+class Pair:
+    """One group as it was paid, and as it would be."""
+
+    correct: NDArray[np.bool_]
+    """By the recorded verdicts."""
+    differ: NDArray[np.bool_]
+    """Right by one verdict and wrong by the other."""
+    before: Side
+    after: Side
+
+    @property
+    def kind(self) -> str:
+        return KINDS[0 if not self.correct.any() else 2 if self.correct.all() else 1]
+
+
 class Change:
-    """What a run recorded, and the same groups under other settings."""
+    """Groups as they were paid, and as they would be under other settings: the latest `most` completions, or all."""
 
-    before: Side = field(default_factory=Side)
-    after: Side = field(default_factory=Side)
-    correct: list[bool] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    """Of each completion's group, one of KINDS."""
+    def __init__(self, before: Sections, after: Sections, most: int | None = None) -> None:
+        self._settings = before, after
+        self._most = most
+        self._pairs: deque[Pair] = deque()
+        self.completions = 0
+
+    def add(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Pair:
+        """One group by its two rows, each {"statuses", "r_hat", "rewards", "weight"}."""
+        right, then = (np.array([s == "correct" for s in row["statuses"]]) for row in (before, after))
+        sides = (Side.of(row, settings) for row, settings in zip((before, after), self._settings, strict=True))
+        pair = Pair(right, right != then, *sides)
+        self._pairs.append(pair)
+        self.completions += len(right)
+        while self._most is not None and self.completions > self._most and len(self._pairs) > 1:
+            self.completions -= len(self._pairs.popleft().correct)
+        return pair
 
     @property
     def groups(self) -> int:
-        return len(self.before.weights)
+        return len(self._pairs)
+
+    def columns(self) -> Columns:
+        """Everything about all completions; ValueError without a group."""
+        pairs = self._pairs
+        return Columns(
+            correct=np.concatenate([p.correct for p in pairs]),
+            differ=np.concatenate([p.differ for p in pairs]),
+            kinds=np.repeat([p.kind for p in pairs], [len(p.correct) for p in pairs]),
+            rewards=_both(pairs, lambda side: side.rewards),
+            advantages=_both(pairs, lambda side: side.advantages),
+            weights=_both(pairs, lambda side: np.array([side.weight])),
+        )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One entry per completion, in the order of the groups; of weights one per group. Pairs are (before, after)."""
+
+    correct: NDArray[np.bool_]
+    differ: NDArray[np.bool_]
+    kinds: NDArray[np.str_]
+    rewards: tuple[Floats, Floats]
+    advantages: tuple[Floats, Floats]
+    weights: tuple[Floats, Floats]
+
+    @property
+    def sign_changes(self) -> float:
+        """Share of the advantages that change sign."""
+        old, new = self.advantages
+        return mean(np.sign(old) * np.sign(new) < 0)
 
 
 def compare(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
@@ -67,14 +125,9 @@ def compare(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
 
 def changed(run: Path, before: Sections, after: Sections) -> Change:
     """Every recorded group under both settings. Raises DataError for a run without groups."""
-    change = Change()
+    change = Change(before, after)
     for group in groups(run):
-        rows = recomputed(group, before.reward), recomputed(group, after.reward)
-        right = [status == "correct" for status in rows[0]["statuses"]]
-        change.correct += right
-        change.kinds += [KINDS[0 if not any(right) else 2 if all(right) else 1]] * len(right)
-        change.before.add(rows[0], before)
-        change.after.add(rows[1], after)
+        change.add(recomputed(group, before.reward), recomputed(group, after.reward))
     if not change.groups:
         raise DataError(f"the reward log of {run} has no groups yet")
     return change
@@ -82,28 +135,25 @@ def changed(run: Path, before: Sections, after: Sections) -> Change:
 
 def table(change: Change) -> Table:
     """One line per figure, before and after."""
-    found = Table(title=f"{change.groups} groups, {len(change.correct)} completions", title_justify="left")
+    found = Table(title=f"{change.groups} groups, {change.completions} completions", title_justify="left")
     for name in ("", "recorded", "would be"):
         found.add_column(name, justify="right" if name else "left")
-    correct, kinds = np.array(change.correct), np.array(change.kinds)
-    sides = [
-        {"reward": np.array(side.rewards), "advantage": np.array(side.gains), "weight": np.array(side.weights)}
-        for side in (change.before, change.after)
-    ]
+    c = change.columns()
 
     def line(name: str, *values: float) -> None:
         found.add_row(name, *("-" if np.isnan(value) else f"{value:.3f}" for value in values))
 
-    for name, chosen in (("right", correct), ("wrong", ~correct)):
-        line(f"mean reward, {name} completions", *(_mean(side["reward"][chosen]) for side in sides))
-    line("mean weight", *(_mean(side["weight"]) for side in sides))
+    for name, chosen in (("right", c.correct), ("wrong", ~c.correct)):
+        line(f"mean reward, {name} completions", *(mean(rewards[chosen]) for rewards in c.rewards))
+    line("mean weight", *(mean(weights) for weights in c.weights))
     for kind in KINDS:
-        line(f"mean |advantage|, {kind} groups", *(_mean(abs(side["advantage"][kinds == kind])) for side in sides))
-    mixed = ~correct & (kinds == "mixed")
-    line("wrong completions encouraged, mixed groups", *(_mean(side["advantage"][mixed] > 0) for side in sides))
-    old, new = (side["advantage"] for side in sides)
+        line(f"mean |advantage|, {kind} groups", *(mean(abs(gains[c.kinds == kind])) for gains in c.advantages))
+    mixed = ~c.correct & (c.kinds == "mixed")
+    line("wrong completions encouraged, mixed groups", *(mean(gains[mixed] > 0) for gains in c.advantages))
+    old, new = c.advantages
     found.add_section()
-    found.add_row("advantages that change sign", "", f"{_mean(np.sign(old) * np.sign(new) < 0):.1%}")
+    found.add_row("verdicts that differ", "", f"{mean(c.differ):.1%}")
+    found.add_row("advantages that change sign", "", f"{c.sign_changes:.1%}")
     if old.std() > 0 and new.std() > 0:
         found.add_row("correlation of advantages", "", f"{np.corrcoef(old, new)[0, 1]:.3f}")
     return found
@@ -116,16 +166,17 @@ def draw(change: Change, out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    old, new, correct = np.array(change.before.gains), np.array(change.after.gains), np.array(change.correct)
+    c = change.columns()
+    old, new = c.advantages
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for label, chosen, color in (("right", correct, "tab:green"), ("wrong", ~correct, "tab:red")):
+    for label, chosen, color in (("right", c.correct, "tab:green"), ("wrong", ~c.correct, "tab:red")):
         left.scatter(old[chosen], new[chosen], s=6, alpha=0.4, color=color, label=label)
     left.axline((0, 0), slope=1, color="black", linewidth=0.6)
     left.set(xlabel="advantage as recorded", ylabel="advantage as it would be")
     left.legend(fontsize=8)
-    kinds, places = np.array(change.kinds), np.arange(len(KINDS))
+    places = np.arange(len(KINDS))
     for offset, (label, gains) in enumerate((("recorded", old), ("would be", new))):
-        sizes = [abs(gains[kinds == kind]).mean() if (kinds == kind).any() else 0.0 for kind in KINDS]
+        sizes = [abs(gains[c.kinds == kind]).mean() if (c.kinds == kind).any() else 0.0 for kind in KINDS]
         right.bar(places + 0.4 * offset, sizes, 0.4, label=label)
     right.set_xticks(places + 0.2, KINDS)
     right.set_ylabel("mean |advantage|")
@@ -134,5 +185,10 @@ def draw(change: Change, out: Path) -> None:
     plt.close(figure)
 
 
-def _mean(values: Any) -> float:
+def mean(values: Any) -> float:
+    """nan of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _both(pairs: Iterable[Pair], column: Callable[[Side], Floats]) -> tuple[Floats, Floats]:
+    return np.concatenate([column(p.before) for p in pairs]), np.concatenate([column(p.after) for p in pairs])
