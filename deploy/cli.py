@@ -255,7 +255,9 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
         parser.add_argument(
             "--first", type=Path, metavar="FILE", help="the run's own settings, where its folder is not"
         )
-        parser.add_argument("--name", default="second", help="of this shadow; a run may have several")
+        parser.add_argument(
+            "--name", default="second", help="of this shadow, of which a run may have several (default: second)"
+        )
         parser.add_argument("--groups", type=int, metavar="N", help="end after so many")
         parser.add_argument(
             "--from-now", action="store_true", help="begin with what comes, not with what is still there"

@@ -47,12 +47,10 @@ class Pair:
     """By the recorded verdicts."""
     differ: NDArray[np.bool_]
     """Right by one verdict and wrong by the other."""
+    kind: str
+    """One of KINDS."""
     before: Side
     after: Side
-
-    @property
-    def kind(self) -> str:
-        return KINDS[0 if not self.correct.any() else 2 if self.correct.all() else 1]
 
 
 class Change:
@@ -68,7 +66,7 @@ class Change:
         """One group by its two rows, each {"statuses", "r_hat", "rewards", "weight"}."""
         right, then = (np.array([s == "correct" for s in row["statuses"]]) for row in (before, after))
         sides = (Side.of(row, settings) for row, settings in zip((before, after), self._settings, strict=True))
-        pair = Pair(right, right != then, *sides)
+        pair = Pair(right, right != then, KINDS[0 if not right.any() else 2 if right.all() else 1], *sides)
         self._pairs.append(pair)
         self.completions += len(right)
         while self._most is not None and self.completions > self._most and len(self._pairs) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from scorer.sandbox import Sandbox
 from scorer.shadow import Recorded, Second
 from scorer.worker import Scorer
 from tests.make import rollout, scored, ticket
+from tests.small_disk import SmallDisk
 from tests.until import until
 
 TEXTS = ("so \\boxed{2}", "\\boxed{3}", "\\boxed{1+1}", "I give up")
@@ -453,6 +455,19 @@ def test_the_command_kept_and_started_again(run: Run, folder: Path, tmp_path: Pa
     told = ended(hero(*command[:-2], "9"))
     assert [line["id"] for line in lines(out)] == [0, 1, 2, 3, 4, 5, 6] and "groups 7" in told
     assert run.broker.shadows() == [], "this time it was not kept"
+
+
+def test_a_full_disk_ends_it_and_not_the_run(
+    run: Run, folder: Path, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deploy.shadow.stop_on_signals", lambda _: threading.Event())
+    run.score(1, texts=("x" * 2**19, *TEXTS))
+    before = run.state()
+    small_disk.fill()
+    os.truncate(small_disk.folder / "ballast", 2**24 - 2**17)
+    assert cli.main(["shadow", "--run", str(folder), "--out", str(small_disk.folder / "out")]) == 8
+    assert "no space left" in capsys.readouterr().err
+    assert run.state() == before and run.broker.shadows() == []
 
 
 @pytest.mark.parametrize(
