@@ -11,6 +11,7 @@ import threading
 import redis
 import structlog
 
+from common.backlog import lag_of
 from common.deliveries import entries_of, message_of
 from common.errors import BrokerError, BrokerUnavailable, SchemaError, ShadowError
 from common.schema import Scored
@@ -54,21 +55,16 @@ class Shadow(SharedState):
 
     def read(self, most: int, block_ms: int) -> list[Scored | None]:
         """Up to `most` further groups, waiting at most `block_ms`; None for each message that is none of ours."""
-        raw = self._do(
-            "xreadgroup",
-            self.group,
-            self.consumer,
-            {self.key("scored"): ">"},
-            count=most,
-            block=block_ms,
-            noack=True,
-        )
-        return [self._group(entry, fields or {}) for entry, fields in entries_of(raw)]
+        key, me = self.key("scored"), (self.group, self.consumer)
+        found = entries_of(self._do("xreadgroup", *me, {key: ">"}, count=most, block=block_ms, noack=True))
+        if not found:  # to Redis 7.0 a read that waits is no sign of life, one of what we hold (nothing) is
+            self._do("xreadgroup", *me, {key: "0"}, count=1)
+        return [self._group(entry, fields or {}) for entry, fields in found]
 
     def lag(self) -> int | None:
         """Groups that it was not given yet; None if the server cannot tell."""
-        infos = self._do("xinfo_groups", self.key("scored"))
-        return next((info.get("lag") for info in infos if info["name"] == self.group.encode()), None)
+        stream, infos = (self._do(command, self.key("scored")) for command in ("xinfo_stream", "xinfo_groups"))
+        return next((lag_of(info, stream) for info in infos if info["name"] == self.group.encode()), None)
 
     def lost(self) -> int:
         """Groups that were trimmed before any shadow of this name was given them, as the server has counted so far."""

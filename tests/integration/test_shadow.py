@@ -294,14 +294,14 @@ def test_a_group_that_cannot_be_scored_is_counted_and_harms_no_other(run: Run, t
     assert [line["id"] for line in logged(tmp_path)] == [0, 2]
 
 
-def test_scores_beyond_all_measure_leave_sigma_bar_alone(run: Run) -> None:
+@pytest.mark.parametrize("wild", [1e308, 1e200])
+def test_scores_beyond_all_measure_leave_sigma_bar_alone(run: Run, wild: float) -> None:
     run.score(2)
-    given = rest(shadow(run))
-    wild = dataclasses.replace(given[0], rm_scores=np.array([1e308, -1e308, 1e308, -1e308]))
+    first, following = rest(shadow(run))
     settings = with_changes(reward={"sigma_momentum": 0.5})
     scoring = second(settings, Recorded.of(FIRST, settings))
-    assert scoring.score([wild]) == [None] and scoring.sigma_bar == wild.sigma_bar
-    assert scoring.score(given[1:]) != [None]
+    assert scoring.score([dataclasses.replace(first, rm_scores=wild * np.array([1.0, -1.0, 1.0, -1.0]))]) == [None]
+    assert scoring.sigma_bar == first.sigma_bar and scoring.score([following]) != [None]
 
 
 def test_two_shadows_side_by_side(run: Run, tmp_path: Path) -> None:
@@ -340,6 +340,15 @@ def test_a_name_that_a_living_one_has_is_taken(run: Run, monkeypatch: pytest.Mon
     assert again.join()
     [consumer] = run.broker._redis.xinfo_consumers(run.broker.key("scored"), again.group)
     assert consumer["name"] == again.consumer.encode(), "nothing is left of the dead one"
+
+
+def test_one_that_waits_lives(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = shadow(run)
+    monkeypatch.setattr("common.shadow.LIVING_S", 1)
+    for _ in range(4):
+        waiting.read(1, 400)
+    with pytest.raises(ShadowError, match=f"{waiting.consumer} asked 0 s ago"):
+        shadow(run)
 
 
 def test_it_goes_on_when_the_server_has_lost_everything(run: Run) -> None:
