@@ -358,7 +358,7 @@ def test_it_goes_on_when_the_server_has_lost_everything(run: Run) -> None:
     keys = run.broker._redis.keys(f"{{{run.broker.run}}}:*")
     run.broker._redis.delete(*keys)
     found: list[Scored] = []
-    reading = threading.Thread(target=lambda: found.extend(g for g in joined.read(5, 5000) if g))
+    reading = threading.Thread(target=lambda: found.extend(g for g in joined.read(5, 5000) if g), daemon=True)
     reading.start()
     reading.join(0.2)
     assert reading.is_alive() and not run.broker._redis.exists(run.broker.key("scored")), "it makes no stream"
