@@ -409,7 +409,8 @@ def test_the_command_beside_a_living_run(run: Run, folder: Path, capsys: pytest.
     run.score(3)
     run.broker._redis.hset(run.broker.key("lost"), "scored shadow:second", 7)  # by an earlier one of that name
     before = run.state()
-    process = hero("shadow", "--run", folder, "--rewards", "verifier", "--verifier.unevaluated", "true")
+    command = ["shadow", "--run", folder, "--rewards", "verifier", "--verifier.unevaluated", "true"]
+    process = hero(*command)
     out = folder / "shadow" / "second"
     until(lambda: len(lines(out)) == 3, "groups in the log", seconds=60)
     assert run.state() == before
@@ -432,7 +433,9 @@ def test_the_command_beside_a_living_run(run: Run, folder: Path, capsys: pytest.
     assert cli.main(["score", "--from-run", str(out)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     # A second start would mix two in one log
-    assert hero("shadow", "--run", folder, "--rewards", "verifier").wait(60) == 5
+    again = hero(*command, "--groups", 1)
+    assert "holds the log of an earlier shadow second, which was not kept" in again.communicate(timeout=60)[1]
+    assert again.returncode == 5
     assert run.broker.shadows() == []
 
 
