@@ -42,7 +42,7 @@ class Delivery:
 
     @property
     def ticket(self) -> Ticket:
-        return self.message if isinstance(self.message, Ticket) else self.message.ticket
+        return _ticket(self.message)
 
 
 class Deliveries(Backlog):
@@ -53,8 +53,7 @@ class Deliveries(Backlog):
         raw = self._do(
             "xreadgroup", GROUPS[stage], self.consumer, {self.key(stage): ">"}, count=count, block=block_ms or None
         )
-        streams = raw.items() if isinstance(raw, dict) else raw or []
-        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), {})]
+        return self._deliveries(stage, entries_of(raw), {})
 
     def claim(
         self,
@@ -114,22 +113,16 @@ class Deliveries(Backlog):
         good = []
         for raw_entry, fields in entries:
             entry = raw_entry.decode()
-            body = (fields or {}).get(b"m", b"")
             try:
-                message: Message = unpack(body)
-                if not isinstance(message, EXPECTED[stage]):
-                    raise SchemaError(f"a {message.KIND} in the stream of {stage}")
-                assert isinstance(message, Ticket | Rollout | Scored)
-                delivery = Delivery(stage, entry, message, times.get(entry, 0) + 1)
-                if delivery.ticket.run != self.run:
-                    raise SchemaError(f"it belongs to run {delivery.ticket.run!r:.140}, this is {self.run!r}")
+                message = message_of(stage, fields or {}, self.run)
             except SchemaError as error:
+                body = (fields or {}).get(b"m", b"")
                 reason, trace, (id, attempt) = f"unreadable: {error}", traceback.format_exc(), _named(fields or {})
                 if not self._bury(stage, entry, id, attempt, reason, trace, body) and id is not None:
                     reason += f" (beside it stands ticket {id}, attempt {attempt}, which is elsewhere)"
                     self._bury(stage, entry, None, None, reason, trace, body)
             else:
-                good.append(delivery)
+                good.append(Delivery(stage, entry, message, times.get(entry, 0) + 1))
         return good
 
     def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
@@ -197,10 +190,22 @@ def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:
     return (int(id), int(attempt)) if _WHOLE.fullmatch(id) and _WHOLE.fullmatch(attempt) else (None, None)
 
 
-def _flat(entries: Any) -> list[Any]:
-    """redis-py gives [(id, fields)] by RESP2 and [[(id, fields)]] by RESP3."""
-    return (
-        entries[0]
-        if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple)
-        else entries
-    )
+def message_of(stage: Stage, fields: Mapping[bytes, bytes], run: str) -> Ticket | Rollout | Scored:
+    """The message in an entry of a stage's stream. SchemaError for one of another kind or run, and for what is none."""
+    message: Message = unpack(fields.get(b"m", b""))
+    if not isinstance(message, EXPECTED[stage]):
+        raise SchemaError(f"a {message.KIND} in the stream of {stage}")
+    assert isinstance(message, Ticket | Rollout | Scored)
+    if (of := _ticket(message).run) != run:
+        raise SchemaError(f"it belongs to run {of!r:.140}, this is {run!r}")
+    return message
+
+
+def entries_of(raw: Any) -> list[Any]:
+    """[(entry, fields)] in a reply of XREADGROUP for one stream: a list by RESP2, a map with a list more by RESP3."""
+    [(_, entries)] = (raw.items() if isinstance(raw, dict) else raw) or [(b"", [])]
+    return list(entries[0] if entries and isinstance(entries[0], list) else entries)
+
+
+def _ticket(message: Ticket | Rollout | Scored) -> Ticket:
+    return message if isinstance(message, Ticket) else message.ticket

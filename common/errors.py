@@ -16,7 +16,8 @@ HeroError                   exit code 1
 ├── BooksError              10  the ledger does not balance
 ├── ChildFailed             11  a process of the run died too often
 ├── SchemaError             12  a message is not ours, truncated, or over a limit
-└── QueueError              13  hero queue was asked for what is not there, or could not do all of it
+├── QueueError              13  hero queue was asked for what is not there, or could not do all of it
+└── ShadowError             14  hero shadow was asked for a run that is not there, or a name that is taken
 """
 
 from __future__ import annotations
@@ -90,3 +91,7 @@ class SchemaError(HeroError):
 
 class QueueError(HeroError):
     exit_code = 13
+
+
+class ShadowError(HeroError):
+    exit_code = 14

@@ -3,6 +3,10 @@
 Scripts give no rights: the server checks every command inside one against the user who called it. So a worker may call
 any script of ours and still changes only what its role changes: an actor takes tickets and publishes rollouts, and can
 neither read scored groups nor announce a policy nor fence off the learner. `hero up` works with the learner's user.
+
+Rights end at a stream, they know no consumer group: the shadow's user, who can write no entry and no other key, could
+still read scored groups in the learner's name, which then never reach it, or destroy its group. Give it only to whom
+you trust with the run.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from common.errors import ConfigError
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
 LEASES = "+xreadgroup +xack +xclaim +xpending +xgroup|delconsumer"
+SHADOW = "+evalsha +xreadgroup +xgroup|create +xgroup|createconsumer +xgroup|delconsumer +xgroup|destroy"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
 
 
@@ -42,6 +47,7 @@ def rights(run: str) -> dict[str, str]:
         "learner": f"{CONNECT} {on('+evalsha +exists +del +type +@stream +@hash +@string', '*')}",
         "actor": f"{everybody} {on(LEASES, 'tickets')} {on('+xadd', 'rollouts', 'dead')}",
         "scorer": f"{everybody} {on(LEASES, 'rollouts')} {on('+xadd', 'scored', 'dead')} {on('+set', 'sigma')}",
+        "shadow": f"{CONNECT} (+exists +type +xinfo %R~{{{run}}}:*) (+hget %R~{{{run}}}:lost) " + on(SHADOW, "scored"),
         "queue": f"{everybody} {on('+xpending', '*')} {on('+xadd', 'tickets')} {on('+xrange +xdel', 'dead')}",
     }
 

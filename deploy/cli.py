@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,12 @@ def _compare(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy.rescore import compare
 
     return compare(arguments, flags)
+
+
+def _shadow(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import shadow
+
+    return shadow.run(arguments, flags)
 
 
 def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
@@ -184,6 +191,20 @@ A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed
   hero compare runs/quickstart/hero --learner.advantage corpo --plot corpo.png""",
         ("reward",),
     ),
+    "shadow": Command(
+        _shadow,
+        "Score the groups of a living run once more under other settings, beside it: how would rewards change?",
+        """  hero shadow --run runs/quickstart/hero --reward.alpha 0.05          the run's settings but for this
+  hero shadow stricter.toml --run runs/quickstart/hero --name stricter
+  hero shadow --run runs/quickstart/hero --reward_model.model runs/rm-2 --name rm-2 --groups 500
+  hero shadow my-second.toml --first my.toml --run quickstart-1f2e3d --url redis://head:6379/0
+
+A line every few seconds; at the end (Ctrl-C, --groups, or the run is over) the table and picture of `hero compare`.
+What the file leaves out, section by section, is the run's. Verdicts and scores whose settings are the same are the
+recorded ones. The run notices nothing: what it trims before the shadow came is lost to the shadow, and counted.
+The log in --out is one for `hero compare` and `hero score --from-run`.""",
+        ("verifier", "reward_model", "reward"),
+    ),
     "queue": Command(
         _queue,
         "The queues of a run: lag, pending, consumers; and its dead letters: list, show, retry, drop, purge.",
@@ -231,6 +252,22 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
     elif name == "compare":
         parser.add_argument("run", type=Path, help="folder of a run")
         parser.add_argument("--plot", type=Path, help="where the picture goes (default: compare.png in that folder)")
+    elif name == "shadow":
+        parser.add_argument("config", type=Path, nargs="?", help="the second configuration (default: the run's own)")
+        parser.add_argument("--run", required=True, help="id of the run, or its folder")
+        parser.add_argument("--url", help="the broker (default: REDIS_URL, else the server of the run's folder)")
+        parser.add_argument(
+            "--first", type=Path, metavar="FILE", help="the run's own settings, where its folder is not"
+        )
+        parser.add_argument(
+            "--name", default="second", help="of this shadow, of which a run may have several (default: second)"
+        )
+        parser.add_argument("--groups", type=int, metavar="N", help="end after so many")
+        parser.add_argument(
+            "--from-now", action="store_true", help="begin with what comes, not with what is still there"
+        )
+        parser.add_argument("--keep", action="store_true", help="keep its place; the same command goes on there")
+        parser.add_argument("--out", type=Path, help="log and picture (default: RUN/shadow/NAME, or ./shadow-NAME)")
     elif name == "queue":
         parser.add_argument("action", choices=("lag", "list", "show", "retry", "drop", "purge"))
         parser.add_argument("entry", nargs="*", help="dead letters, as `hero queue list` names them")
@@ -251,6 +288,17 @@ def _parser(name: str, command: Command, with_settings: bool) -> argparse.Argume
     return parser
 
 
+def _whole(arguments: Sequence[str]) -> list[str]:
+    """Each `--section.key value` as one word: the value would be taken for a file where that may be left out."""
+    whole: list[str] = []
+    for word in arguments:
+        if whole and re.fullmatch(r"--\w+\.[\w.]+", whole[-1]) and not word.startswith("--"):
+            whole[-1] += f"={word}"
+        else:
+            whole.append(word)
+    return whole
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     logs.quiet_libraries()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -264,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0]
     command = COMMANDS[name]
     wants_help = any(a in ("-h", "--help") for a in arguments[1:])
-    parsed, flags = _parser(name, command, wants_help).parse_known_args(arguments[1:])
+    parsed, flags = _parser(name, command, wants_help).parse_known_args(_whole(arguments[1:]))
     if parsed.rewards:
         flags += ["--reward.mode", parsed.rewards]
     try:

@@ -6,19 +6,17 @@ import argparse
 import base64
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from common import logs
-from common.errors import BrokerUnavailable, QueueError, RunFolderError, SchemaError
+from common.errors import QueueError, RunFolderError, SchemaError
 from common.schema import DeadLetter
-from common.server import configured_url
 from common.streams import Broker
 from common.untrusted import printable
-from deploy.run_folder import broker_url_of, id_in
+from deploy.run_folder import id_and_url
 
 SHOWN_BODY_BYTES = 64 * 2**10
 
@@ -53,13 +51,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
 
 
 def _broker(run: str, url: str | None) -> Broker:
-    folder = Path(run)
-    if folder.is_dir():
-        run_id, url = id_in(folder), configured_url(url) or broker_url_of(folder)
-    else:
-        run_id, url = run, configured_url(url)
-    if url is None:
-        raise BrokerUnavailable(f"which broker? give --url or set REDIS_URL, or the folder of run {run} as --run")
+    run_id, url = id_and_url(run, url)
     broker = Broker(url, run_id, "queue")
     broker.fit()
     if not broker.begun():
@@ -107,9 +99,11 @@ def _show_lag(broker: Broker, as_json: bool) -> None:
         alive.add_row(*map(printable, words))
     out.print(alive)
     if shadows:
-        watching = Table("group that only watches", "of", "pending", "lost: trimmed before it was read")
+        watching = Table("group that only watches", "of", "lag", "pending", "lost: trimmed before it was read")
         for shadow in shadows:
-            watching.add_row(printable(shadow["name"]), shadow["stage"], str(shadow["pending"]), str(shadow["lost"]))
+            lag = "?" if shadow["lag"] is None else str(shadow["lag"])
+            name, stage, pending, lost = (str(shadow[k]) for k in ("name", "stage", "pending", "lost"))
+            watching.add_row(printable(name), stage, lag, pending, lost)
         out.print(watching)
     out.print(f"{dead} dead letters" + (": hero queue list" if dead else ""))
 

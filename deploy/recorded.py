@@ -43,7 +43,7 @@ def batches(run: Path, size: int) -> Iterator[list[dict[str, Any]]]:
     """The groups of a run that were trained on together, `size` of a step; oldest first, without the dropped ones."""
     batch: list[dict[str, Any]] = []
     for group in groups(run):
-        if group["outcome"] != "trained":
+        if group["outcome"] not in ("trained", "shadow"):
             continue
         if batch and (len(batch) == size or group["step"] != batch[0]["step"]):  # `size`: a step may be done again
             yield batch

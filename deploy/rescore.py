@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from common import config
@@ -19,41 +21,92 @@ from deploy.show import console
 from learner.advantage import batch_advantages
 from learner.reliability import Gate
 
+Floats = NDArray[np.float64]
 KINDS = ("all wrong", "mixed", "all right")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Side:
-    """Rewards and advantages, one entry per completion, of all groups in their order."""
+    """One group under one configuration."""
 
-    rewards: list[float] = field(default_factory=list)
-    gains: list[float] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    """One per group."""
-
-    def add(self, rows: Sequence[Mapping[str, Any]], settings: Sections, gate: Gate) -> None:
-        """The rows of one batch, in their order."""
-        known = [graded(row) for row in rows]
-        gains = batch_advantages(known, settings.learner, settings.reward.correct_floor, gate.silenced(known))
-        for row, gain in zip(rows, gains, strict=True):
-            self.rewards += row["rewards"]
-            self.gains += gain.tolist()
-            self.weights.append(row["weight"])
+    rewards: Floats
+    advantages: Floats
+    weight: float
 
 
-@dataclass
+@dataclass(frozen=True)
+class Pair:
+    """One group as it was paid, and as it would be."""
+
+    correct: NDArray[np.bool_]
+    """By the recorded verdicts."""
+    differ: NDArray[np.bool_]
+    """Right by one verdict and wrong by the other."""
+    kind: str
+    """One of KINDS."""
+    before: Side
+    after: Side
+
+
 class Change:
-    """What a run recorded, and the same groups under other settings."""
+    """Groups as they were paid, and as they would be under other settings: the latest `most` completions, or all."""
 
-    before: Side = field(default_factory=Side)
-    after: Side = field(default_factory=Side)
-    correct: list[bool] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    """Of each completion's group, one of KINDS."""
+    def __init__(self, before: Sections, after: Sections, most: int | None = None) -> None:
+        self._configurations = [(settings, Gate(settings.learner.min_rm_auroc)) for settings in (before, after)]
+        self._most = most
+        self._pairs: deque[Pair] = deque()
+        self.completions = 0
+
+    def add(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Pair]:
+        """One batch by its rows before and after, in the same order: what of a row of `hero score` `graded` reads.
+
+        Raises ValueError where a rule lacks the scores.
+        """
+        sides = [_sides(rows, *own) for rows, own in zip((before, after), self._configurations, strict=True)]
+        found = []
+        for old, new, *both in zip(before, after, *sides, strict=True):
+            right, then = (np.array([s == "correct" for s in row["statuses"]]) for row in (old, new))
+            kind = KINDS[0 if not right.any() else 2 if right.all() else 1]
+            found.append(Pair(right, right != then, kind, *both))
+            self.completions += len(right)
+        self._pairs += found
+        while self._most is not None and self.completions > self._most and len(self._pairs) > 1:
+            self.completions -= len(self._pairs.popleft().correct)
+        return found
 
     @property
     def groups(self) -> int:
-        return len(self.before.weights)
+        return len(self._pairs)
+
+    def columns(self) -> Columns:
+        """Everything about all completions; ValueError without a group."""
+        pairs = self._pairs
+        return Columns(
+            correct=np.concatenate([p.correct for p in pairs]),
+            differ=np.concatenate([p.differ for p in pairs]),
+            kinds=np.repeat([p.kind for p in pairs], [len(p.correct) for p in pairs]),
+            rewards=_both(pairs, lambda side: side.rewards),
+            advantages=_both(pairs, lambda side: side.advantages),
+            weights=_both(pairs, lambda side: np.array([side.weight])),
+        )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One entry per completion, in the order of the groups; of weights one per group. Pairs are (before, after)."""
+
+    correct: NDArray[np.bool_]
+    differ: NDArray[np.bool_]
+    kinds: NDArray[np.str_]
+    rewards: tuple[Floats, Floats]
+    advantages: tuple[Floats, Floats]
+    weights: tuple[Floats, Floats]
+
+    @property
+    def sign_changes(self) -> float:
+        """Share of the advantages that change sign."""
+        old, new = self.advantages
+        return mean(np.sign(old) * np.sign(new) < 0)
 
 
 def compare(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
@@ -71,17 +124,10 @@ def compare(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
 
 def changed(run: Path, before: Sections, after: Sections) -> Change:
     """Every group that was trained on, under both settings. Raises DataError for a run without any."""
-    change = Change()
-    gates = Gate(before.learner.min_rm_auroc), Gate(after.learner.min_rm_auroc)
+    change = Change(before, after)
     for batch in batches(run, before.learner.groups_per_step):
-        rows = [recomputed(group, before.reward) for group in batch]
-        for row in rows:
-            right = [status == "correct" for status in row["statuses"]]
-            change.correct += right
-            change.kinds += [KINDS[0 if not any(right) else 2 if all(right) else 1]] * len(right)
         try:
-            change.before.add(rows, before, gates[0])
-            change.after.add([recomputed(group, after.reward) for group in batch], after, gates[1])
+            change.add(*([recomputed(group, settings.reward) for group in batch] for settings in (before, after)))
         except ValueError as error:
             raise DataError(f"step {batch[0]['step']} cannot be compared so: {error}") from error
     if not change.groups:
@@ -91,28 +137,25 @@ def changed(run: Path, before: Sections, after: Sections) -> Change:
 
 def table(change: Change) -> Table:
     """One line per figure, before and after."""
-    found = Table(title=f"{change.groups} groups, {len(change.correct)} completions", title_justify="left")
+    found = Table(title=f"{change.groups} groups, {change.completions} completions", title_justify="left")
     for name in ("", "recorded", "would be"):
         found.add_column(name, justify="right" if name else "left")
-    correct, kinds = np.array(change.correct), np.array(change.kinds)
-    sides = [
-        {"reward": np.array(side.rewards), "advantage": np.array(side.gains), "weight": np.array(side.weights)}
-        for side in (change.before, change.after)
-    ]
+    c = change.columns()
 
     def line(name: str, *values: float) -> None:
         found.add_row(name, *("-" if np.isnan(value) else f"{value:.3f}" for value in values))
 
-    for name, chosen in (("right", correct), ("wrong", ~correct)):
-        line(f"mean reward, {name} completions", *(_mean(side["reward"][chosen]) for side in sides))
-    line("mean weight", *(_mean(side["weight"]) for side in sides))
+    for name, chosen in (("right", c.correct), ("wrong", ~c.correct)):
+        line(f"mean reward, {name} completions", *(mean(rewards[chosen]) for rewards in c.rewards))
+    line("mean weight", *(mean(weights) for weights in c.weights))
     for kind in KINDS:
-        line(f"mean |advantage|, {kind} groups", *(_mean(abs(side["advantage"][kinds == kind])) for side in sides))
-    mixed = ~correct & (kinds == "mixed")
-    line("wrong completions encouraged, mixed groups", *(_mean(side["advantage"][mixed] > 0) for side in sides))
-    old, new = (side["advantage"] for side in sides)
+        line(f"mean |advantage|, {kind} groups", *(mean(abs(gains[c.kinds == kind])) for gains in c.advantages))
+    mixed = ~c.correct & (c.kinds == "mixed")
+    line("wrong completions encouraged, mixed groups", *(mean(gains[mixed] > 0) for gains in c.advantages))
+    old, new = c.advantages
     found.add_section()
-    found.add_row("advantages that change sign", "", f"{_mean(np.sign(old) * np.sign(new) < 0):.1%}")
+    found.add_row("verdicts that differ", "", f"{mean(c.differ):.1%}")
+    found.add_row("advantages that change sign", "", f"{c.sign_changes:.1%}")
     if old.std() > 0 and new.std() > 0:
         found.add_row("correlation of advantages", "", f"{np.corrcoef(old, new)[0, 1]:.3f}")
     return found
@@ -125,16 +168,17 @@ def draw(change: Change, out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    old, new, correct = np.array(change.before.gains), np.array(change.after.gains), np.array(change.correct)
+    c = change.columns()
+    old, new = c.advantages
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for label, chosen, color in (("right", correct, "tab:green"), ("wrong", ~correct, "tab:red")):
+    for label, chosen, color in (("right", c.correct, "tab:green"), ("wrong", ~c.correct, "tab:red")):
         left.scatter(old[chosen], new[chosen], s=6, alpha=0.4, color=color, label=label)
     left.axline((0, 0), slope=1, color="black", linewidth=0.6)
     left.set(xlabel="advantage as recorded", ylabel="advantage as it would be")
     left.legend(fontsize=8)
-    kinds, places = np.array(change.kinds), np.arange(len(KINDS))
+    places = np.arange(len(KINDS))
     for offset, (label, gains) in enumerate((("recorded", old), ("would be", new))):
-        sizes = [abs(gains[kinds == kind]).mean() if (kinds == kind).any() else 0.0 for kind in KINDS]
+        sizes = [abs(gains[c.kinds == kind]).mean() if (c.kinds == kind).any() else 0.0 for kind in KINDS]
         right.bar(places + 0.4 * offset, sizes, 0.4, label=label)
     right.set_xticks(places + 0.2, KINDS)
     right.set_ylabel("mean |advantage|")
@@ -143,5 +187,20 @@ def draw(change: Change, out: Path) -> None:
     plt.close(figure)
 
 
-def _mean(values: Any) -> float:
+def mean(values: Any) -> float:
+    """nan of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _sides(rows: Sequence[Mapping[str, Any]], settings: Sections, gate: Gate) -> list[Side]:
+    """The rows of one batch under one configuration."""
+    known = [graded(row) for row in rows]
+    gains = batch_advantages(known, settings.learner, settings.reward.correct_floor, gate.silenced(known))
+    return [
+        Side(np.asarray(row["rewards"], dtype=np.float64), gain, row["weight"])
+        for row, gain in zip(rows, gains, strict=True)
+    ]
+
+
+def _both(pairs: Iterable[Pair], column: Callable[[Side], Floats]) -> tuple[Floats, Floats]:
+    return np.concatenate([column(p.before) for p in pairs]), np.concatenate([column(p.after) for p in pairs])

@@ -8,7 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from common.errors import RunFolderError
+from common.errors import BrokerUnavailable, RunFolderError
+from common.server import configured_url
 from common.settings import Sections
 
 IDENTITY = ("run.name", "run.seed", "model", "data", "sampling", "reward", "reward_model", "verifier", "learner")
@@ -93,6 +94,16 @@ def broker_url_of(folder: Path) -> str | None:
     """The address of the server that the run in this folder started last; None if it started none."""
     file = folder / URL_FILE
     return file.read_text().strip() if file.is_file() else None
+
+
+def id_and_url(run: str, url: str | None) -> tuple[str, str]:
+    """Id and broker of a run that is named by either, its id or its folder; `url` wins over the folder's own server."""
+    folder = Path(run)
+    held = folder.is_dir()
+    found = configured_url(url) or (broker_url_of(folder) if held else None)
+    if found is None:
+        raise BrokerUnavailable(f"which broker? give --url or set REDIS_URL, or the folder of run {run} as --run")
+    return id_in(folder) if held else run, found
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -37,8 +37,8 @@ MUTATIONS = {
     # Whoever dies while it works takes the message along.
     "acknowledge_before_publishing": Mutation(
         "common/deliveries.py",
-        "        return [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), {})]\n",
-        "        found = [d for _, entries in streams for d in self._deliveries(stage, _flat(entries), {})]\n"
+        "        return self._deliveries(stage, entries_of(raw), {})\n",
+        "        found = self._deliveries(stage, entries_of(raw), {})\n"
         "        if found and stage != 'scored':\n"
         "            self._do('xack', self.key(stage), GROUPS[stage], *[d.entry for d in found])\n"
         "        return found\n",

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from common import address
 from common.address import client_of
 from common.errors import BrokerUnavailable, BrokerUnfit
 from common.schema import Policy
+from common.settings import Sections
 from common.streams import Broker
-from deploy import cli
+from deploy import cli, shadow
 from tests.chaos import job
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
@@ -30,7 +32,7 @@ from tests.make import rollout, scored, ticket
 from tests.servers import Servers, free_ports
 from tests.until import until
 
-ROLES = ("learner", "actor", "scorer", "queue")
+ROLES = ("learner", "actor", "scorer", "shadow", "queue")
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,45 @@ def test_hero_queue_needs_no_more_than_it_has(
     assert [d.ticket.attempt for d in actor.read("tickets", 3, 100)] == [2]
 
 
+def test_hero_shadow_needs_no_more_than_it_has(
+    guarded: Guarded, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "stop_on_signals", lambda _: threading.Event())
+    learner, actor, scorer = (Broker(guarded.addresses[role], run_id, role) for role in ("learner", "actor", "scorer"))
+    learner.check()
+    incarnation = learner.take_over()
+    learner.issue_together([ticket(run_id, id, incarnation=incarnation) for id in range(3)])
+    for order in actor.read("tickets", 3, 100):
+        actor.hand_over(order, rollout(order.ticket))
+    for made in scorer.read("rollouts", 3, 100):
+        scorer.hand_over(made, scored(made.message))
+    (tmp_path / "first.json").write_text(Sections().model_dump_json())
+    for read, more in ((1, ["--keep"]), (2, [])):
+        words = ["--first", str(tmp_path / "first.json"), "--out", str(tmp_path / "out"), "--groups", str(read), *more]
+        assert cli.main(["shadow", "--run", run_id, "--url", guarded.addresses["shadow"], *words]) == 0
+    assert len((tmp_path / "out" / "rewards" / "rewards.jsonl").read_text().splitlines()) == 3
+    assert learner.shadows() == [] and len(learner.read("scored", 9, 100)) == 3
+    refused = [(e["username"], e["object"]) for e in guarded.admin.acl_log()]
+    assert refused == []
+
+
 TAKE = "XREADGROUP GROUP {} me STREAMS {{run}}:{} >"
 BEYOND: dict[str, list[str]] = {
     "actor": ["XADD {run}:scored * m x", "XADD {run}:tickets * m x", TAKE.format("learner", "scored")],
     "scorer": ["XADD {run}:rollouts * m x", "HDEL {run}:open 1", TAKE.format("actors", "tickets")],
+    "shadow": [
+        "XADD {run}:scored * m x",
+        "XACK {run}:scored learner 1-0",
+        "XDEL {run}:scored 1-0",
+        "XGROUP SETID {run}:scored learner $",
+        "XGROUP CREATE {run}:rollouts shadow:second 0",
+        "HSET {run}:open 1 x",
+        "HSET {run}:procs me x",
+        "HSET {run}:lost x 1",
+        "GET {run}:policy",
+        "HGETALL {run}:open",
+        TAKE.format("scorers", "rollouts"),
+    ],
     "queue": ["XADD {run}:scored * m x", "DEL {run}:tickets", TAKE.format("actors", "tickets")],
     "learner": [],
 }

@@ -4,6 +4,7 @@ groups are still trained on and the books balance.
 | what                                          | test                                                              |
 |-----------------------------------------------|-------------------------------------------------------------------|
 | foreign entries in every stream               | here: test_foreign_entries_..., test_a_run_among_foreign_entries  |
+| foreign entries, wild scores beside a shadow  | test_shadow: test_what_is_none_of_..., test_scores_beyond_...     |
 | foreign entries among the dead letters        | here: test_many_foreign_letters_..., test_streams, test_queue     |
 | truncated messages, flipped bits              | unit/test_schema: test_cut_off_..., test_every_flipped_bit_...;   |
 |                                               | here: test_a_message_that_was_damaged_..., test_streams           |

@@ -60,7 +60,7 @@ def test_lag_shows_groups_that_only_watch(broker: Broker, capsys: pytest.Capture
     assert "only watches" in text and "shadow" in text and "\x1b[2J" not in text
     assert hero(broker, "lag", "--json") == 0
     [shadow] = json.loads(capsys.readouterr().out)["shadows"]
-    assert shadow == {"stage": "rollouts", "name": "shadow\x1b[2J", "pending": 0, "lost": 0}
+    assert shadow == {"stage": "rollouts", "name": "shadow\x1b[2J", "lag": 0, "pending": 0, "lost": 0}
 
 
 def test_list_and_show(grave: tuple[Broker, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,9 @@ NETWORK = {"redis"}
 LIGHT = [
     "common.config", "common.errors", "common.leases", "common.lifecycle", "common.logs", "common.models",
     "common.problems", "common.schema", "common.server", "common.settings", "common.streams", "common.tasks",
-    "common.weights", "actors.worker", "scorer.worker", "deploy.children", "deploy.cli",
-    "deploy.queue", "deploy.run_folder", "deploy.show",
+    "common.shadow", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker", "deploy.children",
+    "deploy.cli",
+    "deploy.queue", "deploy.run_folder", "deploy.shadow", "deploy.show",
 ]  # fmt: skip
 PURE = [
     "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",

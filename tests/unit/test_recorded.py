@@ -110,8 +110,9 @@ def test_rules_over_a_batch_are_taken_over_the_batches_of_the_run(apart: tuple[P
     after = Sections.model_validate({"learner": SEPARATE | {"min_rm_auroc": 0.0}})
     change = changed(run, settings, after)
     assert change.groups == 6, "the dropped ones had no advantages"
-    assert change.before.gains == pytest.approx(gains) and change.before.gains[-4:] == [0.0] * 4, "the gate is closed"
-    assert any(change.after.gains[-4:]), "and would be open"
+    before, then = change.columns().advantages
+    assert before == pytest.approx(gains) and before[-4:].tolist() == [0.0] * 4, "the gate is closed"
+    assert any(then[-4:]), "and would be open"
 
 
 def test_a_step_that_was_done_again_is_two_batches(run: Path) -> None:
