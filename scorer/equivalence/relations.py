@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from scorer.equivalence import engine
 from scorer.equivalence.forms import Form, Listed, Quantity, Relation, text_of
-from scorer.equivalence.latex import canonical
+from scorer.equivalence.latex import TEXT, canonical
 from scorer.equivalence.plain_numbers import number
 from scorer.equivalence.reading import read
 from scorer.equivalence.symbols import INEQUALITIES, is_name
@@ -36,7 +36,9 @@ def same_value(right: Form, given: Relation, same: Same) -> str | None:
     """x = 5: what stands last counts, or what is said to be about it."""
     if not set(given.operators) <= {"=", r"\approx"}:
         return None
-    if not is_name(given.sides[0]) and number(given.sides[-1]) is None:
+    last = read(given.sides[-1])
+    named = is_name(given.sides[0]) or TEXT.fullmatch(given.sides[0])
+    if not named and not (isinstance(last, Quantity) and number(last.scalar) is not None):
         return None
     return next((f"assigned, {rule}" for value in _values(given) if (rule := same(right, value))), None)
 
@@ -48,6 +50,9 @@ def _both(right: Relation, given: Relation, same: Same) -> str | None:
         return "same text"
     if _is_assignment(right) and _is_assignment(given) and canonical(right.sides[0]) == canonical(given.sides[0]):
         return next((f"assigned, {rule}" for a in _values(right) for b in _values(given) if (rule := same(a, b))), None)
+    if len(right.operators) > 1 or len(given.operators) > 1:
+        sides = right.operators == given.operators and zip(right.sides, given.sides, strict=True)
+        return "side by side" if sides and all(same(read(a), read(b)) for a, b in sides) else None
     if right.operators != ("=",) or given.operators != ("=",):
         texts = [engine.expression(text_of(form)) for form in (right, given)]
         return "same relation" if None not in texts and engine.equal(*texts) else None
