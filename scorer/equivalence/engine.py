@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from scorer.equivalence import points
 from scorer.equivalence.plain_numbers import number
 
 DIGITS = 30
@@ -60,9 +61,13 @@ def _configs() -> tuple[Any, Any]:
 
 
 def equal(right: Any, given: Any) -> bool:
-    """Whether math-verify finds two expressions equal. What it cannot compare is not."""
+    """Whether two expressions agree at some points, or else math-verify finds them equal. What neither can
+    compare is not."""
     from math_verify import verify
 
+    agree = points.same(right, given)
+    if agree is not None:
+        return agree
     try:
         return bool(verify(right, given, timeout_seconds=None, raise_on_error=True))
     except MemoryError:

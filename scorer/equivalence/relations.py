@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scorer.equivalence import engine
+from scorer.equivalence import engine, points
 from scorer.equivalence.forms import Form, Listed, Quantity, Relation, text_of
 from scorer.equivalence.latex import TEXT, canonical
 from scorer.equivalence.plain_numbers import number
@@ -80,6 +80,9 @@ def _proportional(right: Relation, given: Relation) -> str | None:
         differences.append(sides[0] - sides[1])
     if differences[1] == 0 or differences[0] == 0:
         return None
+    agree = points.ratio(*differences)
+    if agree is not None:
+        return "same equation" if agree else None
     quotient = simplify(differences[0] / differences[1])
     return "same equation" if not quotient.free_symbols and quotient.is_finite and quotient != 0 else None
 

@@ -25,7 +25,8 @@ _SAME = (
     (r"all (?:the )?real(?: number)?s?(?: numbers)?", "reals"),
 )
 _CHOICE = re.compile(
-    r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer|OPTION|CHOICE|ANSWER)?\s*(?:\(([A-Ja-j])\)|([A-J])(?=[.):]|$)[.):]?)\s*(.*)", re.S
+    r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer|OPTION|CHOICE|ANSWER)?\s*(?:\(([A-Ja-j])\)|([A-J])(?=[.):]|$)[.):]?)\s*(.*)",
+    re.S,
 )
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)\s*(?:([aApP])\.?\s*[mM]\.?)?")
