@@ -21,7 +21,9 @@ SAME_RATIO = 1e-12
 _DEGREES = re.compile(r"([-+]?[\d.]+|[-+]?\\frac\{\d+\}\{\d+\})\s*\\deg(?![a-zA-Z])")
 _NAMED_INDEX = re.compile(r"_\s*\{?\s*\\([a-zA-Z]+)\s*\}?")
 _PRIMES = re.compile(r"(?<![\\a-zA-Z])([a-zA-Z])('+)")
-_CONSTANT_NAME = re.compile(r"(?<![\\a-zA-Z{])([EI])(?=\s*_)")
+_CONSTANT_NAME = re.compile(r"(?<![\\a-zA-Z])([EI])(?=\s*_)")
+_CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}")
+_FACTOR = re.compile(r"(?<=[\w})\]])\s*(?=\\(?:d|t)?binom(?![a-zA-Z]))")  # or it is lost
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\_^{])i(?![a-zA-Z])|(?<=\{)i(?![a-zA-Z}])")
 
 
@@ -29,11 +31,16 @@ _IMAGINARY = re.compile(r"(?<![a-zA-Z\\_^{])i(?![a-zA-Z])|(?<=\{)i(?![a-zA-Z}])"
 def expression(text: str) -> Any:
     """The sympy expression of one scalar, None where it is none. A capital letter is another name."""
     from latex2sympy2_extended import latex2sympy
-    from sympy import Basic, I, MatrixBase, Symbol
+    from sympy import Basic, I, MatrixBase, Rational, Symbol
 
+    plain = number(text)
+    if plain is not None:
+        return Rational(plain.value.numerator, plain.value.denominator)
     text = _DEGREES.sub(r"(\\frac{\\pi \1}{180})", text).replace(r"\deg", r"^{\circ}")
     text = _NAMED_INDEX.sub(r"_{\1}", text)
     text = _PRIMES.sub(lambda m: rf"{m[1]}_{{{'prime' * len(m[2])}}}", text)
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = _FACTOR.sub(r"\\cdot ", text)
     text = _CONSTANT_NAME.sub(r"\\mathcal{\1}", text)
     text = re.sub(r"\\cr(?![a-zA-Z])", r"\\\\", text)
     text = re.sub(r"\\(?:dollar|euro|pound|yen) ?", "", text)

@@ -38,6 +38,7 @@ _BUILDER = re.compile(r"^\\\{.{0,40}?(?:\||\\mid|:)")
 _RATIO = re.compile(r":")
 _PM = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _CURRENCY = re.compile(r"\\(dollar|euro|pound|yen)(?![a-zA-Z])")
+_WORDS_AFTER = re.compile(r"(?<=[\d}])(?:\s+[a-zA-Z]+)+$")  # $18 per day
 _SHORT_UNITS = "cm|mm|km|kg|mg|ml|mL|ft|yd|mi|lb|oz|hr|Hz|kW|kJ|kN|Pa|mph|kmph|inches|inch"
 _UNIT = re.compile(  # possessive at its end: hostile letters cost no backtracking
     rf"(?P<scalar>.*?)\s*+(?P<unit>\\?%|\\deg(?![a-zA-Z])|(?:\\text\s*\{{[^{{}}]*\}}"
@@ -172,7 +173,8 @@ def _relation(text: str) -> Form:
 def _quantity(text: str) -> Form:
     currency = _CURRENCY.search(text)
     if currency:
-        return Quantity(_CURRENCY.sub("", TEXT.sub("", text)).strip(), currency[1])
+        bare = _CURRENCY.sub("", TEXT.sub("", text)).strip()
+        return Quantity(_WORDS_AFTER.sub("", bare), currency[1])
     found = _UNIT.fullmatch(text)
     if found and _NUMBER_AHEAD.match(text) and not PLAIN_WORD.search(TEXT.sub("", found["scalar"])):
         unit = found["unit"]
