@@ -25,6 +25,7 @@ _STATED = re.compile(
     r"\banswers?\b[^.\n:=$]{0,80}?(?:\b(?:is|are|equals|be)\b(?!\s+(?:not|in|of)\b)|:|=)",
     re.I | re.M,
 )
+_FINAL = re.compile(r"[Ff]inal [Aa]nswer(?: is|:)")
 _LEADING = re.compile(
     r"(?:[\s:*]|(?:therefore|thus|then|simply|just|indeed|exactly|given by|equal to|the following)\b)*", re.I
 )
@@ -61,15 +62,21 @@ def find_answer(completion: str, max_chars: int) -> Answer | None:
     """The last closed \\boxed{...}; else what is said to be the answer; else the tail of the completion.
 
     None: there is nothing to judge (no text, or an empty box). Boxes that follow each other as in
-    `\\boxed{1} and \\boxed{2}` are one answer of several parts.
+    `\\boxed{1} and \\boxed{2}` are one answer of several parts. What is said to be the final answer after
+    the last box is meant to replace it.
 
     A box that nobody closed counts where no other is closed and what it holds up to the end of its line, of its
     mathematics or of the text is whole: `\\boxed{42` is a forgotten brace far more often than the beginning of
     4217, and a completion that was cut there at random is right by chance alone. `\\boxed{\\frac{1}{` and
     `\\boxed{(1,` are cut: there is no answer then, and the text around holds steps.
     """
-    parts = _last_boxes(completion[-BOX_SEARCH_CHARS:], max_chars)
+    end = completion[-BOX_SEARCH_CHARS:]
+    parts = _last_boxes(end, max_chars)
     if parts is not None:
+        after = end[end.rfind("boxed") :][-max_chars:]
+        stated = _stated(after) if _FINAL.search(after) else None
+        if stated:
+            return Answer(stated, "exact")
         text = ", ".join(dict.fromkeys(part for part in parts if part))
         return Answer(text, "exact") if text else None
     tail = completion[-max_chars:].strip()
