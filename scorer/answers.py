@@ -36,7 +36,7 @@ _SENTENCE = re.compile(  # what is in mathematics ends none: n! (n - 1)
 )
 _CONCLUDES = re.compile(
     r"(?:^|[.!\n])\s*(?:therefore|thus|hence|so|finally|in conclusion)\b[^\n]{0,300}?\b(?:is|are|equals|be)\s+"
-    r"(?:equal to\s+)?(\\\([^\n]*?\\\)|\$[^$\n]+\$)\s*\.?$",
+    r"(?:equal to\s+)?(\\\((?:(?!\\[()]).)*\\\)|\$[^$\n]+\$)\s*\.?$",
     re.I,
 )
 _AGAIN = re.compile(r"\b(?:wait|actually|however|but|instead|mistake|wrong|incorrect|recheck|let me)\b", re.I)

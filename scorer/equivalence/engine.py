@@ -103,7 +103,7 @@ def constant(found: Any) -> Any:
         return None
     try:
         result = found.evalf(DIGITS)
-    except (TypeError, ValueError, OverflowError, AttributeError, RecursionError):
+    except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
         return None
     return result if result.is_number and result.is_finite else None
 

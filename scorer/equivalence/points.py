@@ -54,7 +54,7 @@ def _value(expression: Any, place: int) -> Any:
     where = {name: _coordinate(name.name, place) for name in expression.free_symbols}
     try:
         found = expression.evalf(DIGITS, subs=where)
-    except (TypeError, ValueError, OverflowError, AttributeError, RecursionError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
         return None
     return found if found.is_number and found.is_finite else None
 

@@ -51,12 +51,18 @@ def _both(right: Relation, given: Relation, same: Same) -> str | None:
     if _is_assignment(right) and _is_assignment(given) and canonical(right.sides[0]) == canonical(given.sides[0]):
         return next((f"assigned, {rule}" for a in _values(right) for b in _values(given) if (rule := same(a, b))), None)
     if len(right.operators) > 1 or len(given.operators) > 1:
-        sides = right.operators == given.operators and zip(right.sides, given.sides, strict=True)
-        return "side by side" if sides and all(same(read(a), read(b)) for a, b in sides) else None
+        return _side_by_side(right, given, same)
     if right.operators != ("=",) or given.operators != ("=",):
         texts = [engine.expression(text_of(form)) for form in (right, given)]
         return "same relation" if None not in texts and engine.equal(*texts) else None
-    return _proportional(right, given)
+    return _proportional(right, given, same)
+
+
+def _side_by_side(right: Relation, given: Relation, same: Same) -> str | None:
+    if right.operators != given.operators:
+        return None
+    pairs = zip(right.sides, given.sides, strict=True)
+    return "side by side" if all(same(read(a), read(b)) for a, b in pairs) else None
 
 
 def _is_assignment(relation: Relation) -> bool:
@@ -69,14 +75,16 @@ def _values(relation: Relation) -> list[Form]:
     return [read(side) for side in relation.sides[-2 if several else -1 :]]
 
 
-def _proportional(right: Relation, given: Relation) -> str | None:
-    from sympy import simplify
+def _proportional(right: Relation, given: Relation, same: Same) -> str | None:
+    from sympy import Derivative, simplify
 
     differences = []
     for form in (right, given):
         sides = [engine.expression(side) for side in form.sides]
         if None in sides:
             return None
+        if any(side.has(Derivative) for side in sides) or not any(side.free_symbols for side in sides):
+            return _side_by_side(right, given, same)  # dM/dt of a mere name is 0, and 1 = 2 says nothing
         differences.append(sides[0] - sides[1])
     if differences[1] == 0 or differences[0] == 0:
         return None

@@ -39,6 +39,7 @@ from scorer.answers import Answer, find_answer
         ("2 + 2 = 4\nA: 26", "26"),
         ("2 + 2 = 4, so there are **6**.", "6"),
         (r"Final answer: the answer is \(\frac{n! (n - 1)!}{2}\).", r"\(\frac{n! (n - 1)!}{2}\)"),
+        (r"Thus the slope is \(1\). Hence the slope is \(1\).", r"\(1\)"),
         ("We get $5$ and $4$. Thus the number of cards is $9$.", "$9$"),
         (r"so $\boxed{255}$ of interest. Final answer: the final answer is $10455$.", "$10455$"),
         (r"so $\boxed{255}$. The answer is clear. Check: 5 * 51 = 255.", "255"),

@@ -182,6 +182,8 @@ DIFFERENT = [
     ("circle", "line segment, circle"),
     (r"-5 \text{ degrees Celsius}", r"5 \text{ degrees Celsius}"),
     (r"\text{if } k > 2", r"\text{if } k \geq 2"),
+    (r"\frac{dM}{dt} = 5M^{6}", r"\frac{dM}{dt} = 7M^{6}"),
+    (r"20 \cos 1 = 10.8", r"20 \cos 1 = 11.9"),
 ]
 
 
