@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorer.equivalence import engine
@@ -14,6 +13,7 @@ from scorer.equivalence.quantities import same_quantity
 from scorer.equivalence.reading import read
 from scorer.equivalence.regions import region, same_region
 from scorer.equivalence.relations import same_relation, same_value
+from scorer.equivalence.several import same_list, same_matrix, same_ratio
 from scorer.equivalence.symbols import names
 from scorer.equivalence.words import bare_words, choice, same_time, same_words, tokens
 
@@ -28,6 +28,9 @@ _PARAMETERS = frozenset(["k", "n", "m", "t", "s", "l", "c", "C", "K", "N", "p", 
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 FEW_WORDS = 4
+_EXPLAINS = re.compile(
+    r"[^,;]{1,40}[,;]\s*(?:\\text\s*\{)?\s*(?:because|since|as|so|for|where|which|it|this|they|there|but|if)\b", re.I
+)
 _FOR_INTEGERS = re.compile(
     r"(?:\\text\s*\{)?[ ,(]*(?:where|for|with)\b[^{}=]*"
     r"(?:\bintegers?\b|\\in\s*\\mathbb|\breal\b|\bconstant\b|\barbitrary\b).*$"
@@ -53,7 +56,7 @@ def equal(gold: str, given: str, options: Options = NO_OPTIONS) -> str | None:
     if not options.unevaluated and _is_arithmetic(answer) and not _is_arithmetic(right):
         return None
     plain = [TEXT.sub(r"\1", text) for text in (right, answer)]
-    if choice(plain[0]) is not None and choice(plain[0]) == choice(plain[1]):
+    if _same_choice(*plain):
         return "same choice"
     if same_time(*plain):
         return "same time"
@@ -75,11 +78,20 @@ def _is_arithmetic(text: str) -> bool:
     return _ARITHMETIC.search(text) is not None
 
 
+def _same_choice(right: str, given: str) -> bool:
+    """The same letter, and the same beside it where both say what that is."""
+    choices = choice(right), choice(given)
+    if choices[0] is None or choices[1] is None or choices[0][0] != choices[1][0]:
+        return False
+    texts = choices[0][1], choices[1][1]
+    return not all(texts) or _same(read(texts[0]), read(texts[1])) is not None
+
+
 def _same(right: Form, given: Form) -> str | None:
     if right == given:
         return "same form"
     if isinstance(right, Words) or isinstance(given, Words) or (_wordy(right) and _wordy(given)):
-        return _worded(right, given) or (_lists(right, given) if isinstance(right, Listed) else None)
+        return _worded(right, given) or (same_list(right, given, _same) if isinstance(right, Listed) else None)
     if isinstance(right, Relation):
         return same_relation(right, given, _same)
     if isinstance(right, Region) or isinstance(given, Region):
@@ -87,13 +99,16 @@ def _same(right: Form, given: Form) -> str | None:
     if isinstance(given, Relation):
         return same_value(right, given, _same)
     if isinstance(right, Matrix) or isinstance(given, Matrix):
-        return _matrices(right, given)
+        return same_matrix(right, given, _same)
     if isinstance(right, Listed) or isinstance(given, Listed):
-        return _lists(right, given)
+        rule = same_list(right, given, _same)
+        if rule is None and isinstance(right, Listed) and isinstance(given, Listed) and right.brackets == "()":
+            rule = _renamed(right, given)
+        return rule
     if isinstance(right, Ratio) or isinstance(given, Ratio):
-        return _ratios(right, given)
+        return same_ratio(right, given)
     assert isinstance(right, Quantity) and isinstance(given, Quantity)
-    return same_quantity(right, given) or _renamed(right.scalar, given.scalar)
+    return same_quantity(right, given) or (_renamed(right, given) if right.unit == given.unit else None)
 
 
 def _wordy(form: Form) -> bool:
@@ -111,13 +126,18 @@ def _opened(right: str, given: str) -> str | None:
 def _worded(right: Form, given: Form) -> str | None:
     texts = [_SYMBOLS.get(text_of(form).strip(), bare_words(text_of(form))) for form in (right, given)]
     rule = same_words(*texts)
-    if rule:
+    if rule == "same words" or (rule and not _enumerates(right) and not _enumerates(given)):
         return rule
     for words, other, text in ((right, given, texts[0]), (given, right, texts[1])):
         numbers = _NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", text))
         if isinstance(words, Words) and isinstance(other, Quantity) and numbers == [other.scalar]:
             return "number among words" if len(text.split()) <= FEW_WORDS else None
     return None
+
+
+def _enumerates(form: Form) -> bool:
+    """Answers one after the other, of which none stands for all; no sentence with a comma: yes, because."""
+    return isinstance(form, Listed) and not _EXPLAINS.match(form.text)
 
 
 def _regions(right: Form, given: Form) -> str | None:
@@ -130,72 +150,9 @@ def _regions(right: Form, given: Form) -> str | None:
     return "same set" if same_region(*sets) else None
 
 
-def _matrices(right: Form, given: Form) -> str | None:
-    if isinstance(right, Matrix) and isinstance(given, Matrix) and not (right.rows and given.rows):
-        return "same matrix" if engine.same(right.text, given.text) else None
-    rows = [_rows(form) for form in (right, given)]
-    if rows[0] is None or rows[1] is None or [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
-        return None
-    if all(_same(a, b) for one, other in zip(*rows, strict=True) for a, b in zip(one, other, strict=True)):
-        return "entry by entry"
-    return None
-
-
-def _rows(form: Form) -> tuple[tuple[Form, ...], ...] | None:
-    """A matrix; what is one column or row, and a tuple, as one row."""
-    if isinstance(form, Matrix):
-        if not form.rows:
-            return None
-        return form.rows if any(len(row) > 1 for row in form.rows) else (tuple(row[0] for row in form.rows if row),)
-    return (form.items,) if isinstance(form, Listed) and form.brackets in ("()", "[]") else None
-
-
-def _lists(right: Form, given: Form) -> str | None:
-    if not isinstance(right, Listed):
-        if isinstance(given, Listed) and given.brackets == "{}" and len(given.items) == 1:
-            return _same(right, given.items[0])
-        return None
-    if not isinstance(given, Listed):
-        return _same(right.items[0], given) if len(right.items) == 1 and right.brackets in ("", "{}") else None
-    if right.brackets in ("", "{}") and given.brackets in ("", "{}"):
-        return "same answers in any order" if _matched(right.items, given.items) else None
-    ordered = right.brackets == given.brackets or (right.brackets, given.brackets) in (("", "()"), ("()", ""))
-    if not ordered or len(right.items) != len(given.items):
-        return None
-    if all(_same(a, b) for a, b in zip(right.items, given.items, strict=True)):
-        return "part by part"
-    if right.brackets == "()":
-        return "part by part, renamed" if _renamed(text_of(right), text_of(given)) else None
-    return None
-
-
-def _matched(right: Sequence[Form], given: Sequence[Form]) -> bool:
-    """Every answer of one list is one of the other."""
-    left = list(given)
-    if len(right) != len(left):
-        return False
-    for wanted in right:
-        found = next((item for item in left if _same(wanted, item)), None)
-        if found is None:
-            return False
-        left.remove(found)
-    return True
-
-
-def _ratios(right: Form, given: Form) -> str | None:
-    parts = [form.parts if isinstance(form, Ratio) else (text_of(form), "1") for form in (right, given)]
-    if len(parts[0]) != len(parts[1]):
-        return None
-    a, b = parts[0][0], parts[1][0]
-    same = all(
-        engine.same(f"({x}) \\cdot ({b})", f"({y}) \\cdot ({a})")
-        for x, y in zip(parts[0][1:], parts[1][1:], strict=True)
-    )
-    return "same ratio" if same else None
-
-
-def _renamed(right: str, given: str) -> str | None:
+def _renamed(form: Form, other: Form) -> str | None:
     """k pi and n pi: one name is another one's, of those that stand for any whole number or constant."""
+    right, given = text_of(form), text_of(other)
     letters = set(_LETTER.findall(right)), set(_LETTER.findall(given))
     gone, come = letters[0] - letters[1], letters[1] - letters[0]
     if len(gone) != 1 or len(come) != 1 or canonical(right) in gone:

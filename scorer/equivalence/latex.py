@@ -9,6 +9,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from scorer.equivalence.brackets import braced, closing
+
 _UNICODE = {
     "≥": r" \ge ", "⩾": r" \ge ", "≤": r" \le ", "⩽": r" \le ", "≠": r" \ne ", "≈": r" \approx ", "±": r" \pm ",
     "∓": r" \mp ", "×": r" \times ", "÷": r" \div ", "·": r" \cdot ", "⋅": r" \cdot ", "∙": r" \cdot ", "−": "-",
@@ -35,10 +37,17 @@ _SYNONYMS = {
 _SYNONYM = re.compile(r"\\(" + "|".join(sorted(_SYNONYMS, key=len, reverse=True)) + r")(?![a-zA-Z])")
 _NO_MEANING = re.compile(
     r"\\(?:left|right|bigg?[lrm]?|Bigg?[lrm]?|displaystyle|textstyle|limits|nolimits|hfill|quad|qquad|enspace|hspace"
-    r"\s*\{[^{}]*\}|phantom\s*\{[^{}]*\}|thinspace|allowbreak|rm|bf|it)(?![a-zA-Z])\.?|\\[;:> ]|~|&nbsp;"
+    r"\s*\{[^{}]*\}|phantom\s*\{[^{}]*\}|thinspace|allowbreak|rm|bf|it)(?![a-zA-Z])\.?|\\[;:> ]|\\(?=\d)|~|&nbsp;"
 )
 _THIN = re.compile(r"\\[,!]")
-_DIGITS_APART = re.compile(r"(?<=\d)(?:,\s*)?\\[,!]\s*(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d{3}(?!\d))")
+_DIGITS_APART = re.compile(r"(?<=\d) ?(?:,\s*)?\\[,!]\s*(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d{3}(?!\d))")
+_LINES = re.compile(r"(?<=[^\s$\\])\$[.,;]?\s*\n\s*\$(?=[^\s$])")
+_BOLD = re.compile(r"(?<![\w*)}\]])\*\*([^*\n]+)\*\*(?![\w*])")
+_PYTHON_POWER = re.compile(r"(?<=[\w)}])\s*\*\*\s*(?=[\w({\\-])")
+_BARE_NAMES = re.compile(
+    r"(?<![\\a-zA-Z])(sqrt|pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|infty)(?![a-zA-Z])"
+)
+_ROOT_OR_POWER = re.compile(r"\\sqrt\s*(?=\()|\^\s*(?=\()")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z]{2,})")
 _HTML = (
     (re.compile(r"<sup>(.*?)</sup>", re.S | re.I), r"^{\1}"),
@@ -60,15 +69,13 @@ _ORDINAL = re.compile(
     r"(?<=\d)(?:\s*\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?|(?:st|nd|rd|th)(?![a-z]))"
 )
 _NAMED_INDEX = re.compile(r"_\s*\{\s*\\text\s*\{\s*([a-zA-Z0-9]+)\s*\}\s*\}")
+_BARE_FRACTION = re.compile(r"\\frac\s*(\d)\s*(?:(\d)|(?=\{))")
 _HALF_BRACED = re.compile(r"\\frac\s*(\{[^{}]*\})\s*([a-zA-Z0-9])")
 _ENVIRONMENT = re.compile(r"\\(begin|end)\s*\{\s*(?:[bBvV]?matrix|smallmatrix|array)\s*\}(?:\s*\{[clr|\s]+\})?")
 _MATRIX_IN_BRACKETS = re.compile(r"[\[(]\s*(\\begin\{pmatrix\}(?:(?!\\begin).)*\\end\{pmatrix\})\s*[\])]", re.S)
 _BLANKS = re.compile(r"\s+")
-COMMAND = re.compile(r"\\[a-zA-Z]+|\\.", re.S)
 _PERCENT = re.compile(r"(?:\\text\s*\{\s*)?(?<![a-zA-Z])(?:percent(?:age)?|pct)(?![a-zA-Z])\s*\}?|(?<!\\)%")
 _PLAIN_SET = re.compile(r"^\{([^{}]*)\}$")
-_BRACKET = re.compile(r"\\[a-zA-Z]+|\\.|[()\[\]{}]", re.S)
-_OPENING = re.compile(r"\\\{|[(\[{]")
 
 
 @lru_cache(maxsize=512)
@@ -86,6 +93,7 @@ def one_spelling(text: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     if r"\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
+    text = _LINES.sub("$, $", _BOLD.sub(r"\1", text))
     text = _MONEY.sub(r"\\dollar ", text) if _is_money(text) else text
     text = _DELIMITERS.sub(" ", text) if "$" in text or _wrapped(text) else text
     text = _without_box(text)
@@ -95,10 +103,12 @@ def one_spelling(text: str) -> str:
     text = _THIN.sub(" ", _NO_MEANING.sub(" ", text))
     text = _ORDINAL.sub("", text)
     text = _NAMED_INDEX.sub(r"_{\1}", text)
+    text = _BARE_FRACTION.sub(lambda m: rf"\frac{{{m[1]}}}" + (f"{{{m[2]}}}" if m[2] else ""), text)
     text = _HALF_BRACED.sub(r"\\frac\1{\2}", text)
     text = _ENVIRONMENT.sub(r"\\\1{pmatrix}", text)
     text = _MATRIX_IN_BRACKETS.sub(r"\1", text)
     text = _BARE_COMMANDS.sub(r"\\\1 ", text)
+    text = braced(_BARE_NAMES.sub(r"\\\1 ", _PYTHON_POWER.sub("^", text)), _ROOT_OR_POWER)
     text = _INVERSE.sub(r"\\arc\1 ", text)
     text = _DEGREE.sub(r"\\deg ", text)
     text = _BROKEN_DEGREE.sub(r"\\deg ", text)
@@ -131,33 +141,6 @@ def _without_box(text: str) -> str:
             return text
         end = closing(text, at.end() - 1)
         text = text[: at.start()] + text[at.end() : end] + text[end + 1 :]
-
-
-def closing(text: str, start: int) -> int:
-    """Place of the bracket that closes the one at `start`, of whatever kind, as in [0, 1); the end where none does."""
-    depth = 0
-    for bracket in _BRACKET.finditer(text, start):
-        depth += {"(": 1, "[": 1, "{": 1, "\\{": 1, ")": -1, "]": -1, "}": -1, "\\}": -1}.get(bracket[0], 0)
-        if depth <= 0:
-            return bracket.end() - 1
-    return len(text)
-
-
-def split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Cut at separators that stand in no bracket."""
-    parts, start, place = [], 0, 0
-    while place < len(text):
-        if _OPENING.match(text, place):
-            place = closing(text, place) + 1
-            continue
-        cut = separator.match(text, place)
-        if cut and cut.end() > place:
-            parts.append(text[start:place])
-            start = place = cut.end()
-        else:
-            skipped = COMMAND.match(text, place)
-            place = skipped.end() if skipped else place + 1
-    return [part.strip() for part in [*parts, text[start:]]]
 
 
 @lru_cache(maxsize=512)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
@@ -25,7 +25,9 @@ _FRACTION = re.compile(
 )
 _SLASH = re.compile(rf"{_SIGN}(?:(?P<whole>\d+) )?\(?(?P<top>-?\d+)\)?/\(?(?P<bottom>\d+)\)?")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,])")
-_BASED = re.compile(r"(?P<digits>[0-9a-zA-Z]+)_\{?(?P<base>\d{1,2})\}?")
+_BASED = re.compile(  # a_{16} is a name
+    r"\(?(?P<digits>(?=[a-zA-Z]*\d|[A-Z]{2})[0-9a-zA-Z]+)(?:\.(?P<behind>[0-9a-zA-Z]+))?\)?_\{?\(?(?P<base>\d{1,2})\)?\}?"
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ def number(text: str) -> Plain | None:
         if bottom:
             return _fraction(found["sign"] + (found["s"] or ""), found["whole"], top, bottom)
     if (found := _BASED.fullmatch(tight)) and 2 <= int(found["base"]) <= 36:
+        base, behind = int(found["base"]), found["behind"] or ""
         try:
-            return Plain(Fraction(int(found["digits"], int(found["base"]))), None, 99, False)
+            return Plain(Fraction(int(found["digits"] + behind, base), base ** len(behind)), None, 99, False)
         except ValueError:
             return None
     return None
@@ -74,15 +77,18 @@ def based(text: str) -> bool:
     return _BASED.fullmatch(re.sub(r"\s+", "", text)) is not None
 
 
-def rounds_to(exact: float | Fraction, written: Plain) -> bool:
+def rounds_to(exact: Decimal | Fraction, written: Plain) -> bool:
     """Whether a value, rounded as far as the other is written, is that one."""
     if written.places is None:
         return False
     with localcontext() as context:
         context.prec = MAX_DIGITS
-        value = Decimal(exact.numerator) / Decimal(exact.denominator) if isinstance(exact, Fraction) else Decimal(exact)
+        value = Decimal(exact.numerator) / Decimal(exact.denominator) if isinstance(exact, Fraction) else exact
         target = Decimal(written.value.numerator) / Decimal(written.value.denominator)
-        return value.quantize(Decimal(1).scaleb(-written.places), ROUND_HALF_UP) == target
+        try:
+            return value.quantize(Decimal(1).scaleb(-written.places), ROUND_HALF_UP) == target
+        except InvalidOperation:  # of more than MAX_DIGITS digits
+            return False
 
 
 def close(right: Plain, given: Plain) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
+from typing import Any
 
 from scorer.equivalence import engine
 from scorer.equivalence.forms import Quantity
-from scorer.equivalence.plain_numbers import SIGNIFICANT, based, close, number, rounds_to
+from scorer.equivalence.plain_numbers import SIGNIFICANT, Plain, based, close, number, rounds_to
 from scorer.equivalence.units import factor, known
 
 _SHORT_UNIT = re.compile(r"([-+\d.,/ ]*\d)\s*([mgsLNJWVhKA])")
@@ -67,23 +69,16 @@ def _scalars(right: str, given: str) -> str | None:
     expressions = engine.expression(right), engine.expression(given)
     if None in expressions:
         return None
-    if _constant(expressions[0]) and _constant(expressions[1]):
-        return _constants(right, given)
-    return "same expression" if engine.equal(*expressions) else None
-
-
-def _constant(expression: object) -> bool:
-    return not getattr(expression, "free_symbols", True)
-
-
-def _constants(right: str, given: str) -> str | None:
-    values = engine.value(right), engine.value(given)
-    plain = number(right), number(given)
-    if values[0] is None or values[1] is None:
-        return "same expression" if engine.same(right, given) else None
-    if math.isclose(values[0], values[1], rel_tol=1e-9, abs_tol=0.0):
+    values = engine.constant(expressions[0]), engine.constant(expressions[1])
+    if None in values:
+        return "same expression" if engine.equal(*expressions) else None
+    if engine.same_constant(*values):
         return "same value"
     for written, exact, digits in ((plain[0], values[1], SIGNIFICANT - 1), (plain[1], values[0], SIGNIFICANT)):
-        if written and written.decimal and written.significant >= digits and rounds_to(exact, written):
+        if written and written.decimal and written.significant >= digits and _rounded(exact, written):
             return "rounded"
     return None
+
+
+def _rounded(exact: Any, written: Plain) -> bool:
+    return bool(exact.is_real) and rounds_to(Decimal(str(exact)), written)

@@ -6,8 +6,9 @@ import re
 from functools import lru_cache
 from itertools import product
 
+from scorer.equivalence.brackets import cut, inside, split
 from scorer.equivalence.forms import Form, Listed, Matrix, Quantity, Ratio, Region, Relation, Words
-from scorer.equivalence.latex import TEXT, one_spelling, split
+from scorer.equivalence.latex import TEXT, one_spelling
 from scorer.equivalence.plain_numbers import number
 from scorer.equivalence.symbols import (
     COMMAS,
@@ -15,7 +16,7 @@ from scorer.equivalence.symbols import (
     OPERATORS,
     PLAIN_WORD,
     RELATION,
-    inside,
+    is_name,
     names,
     operators,
 )
@@ -27,17 +28,22 @@ MAX_SIGNS = 4
 _MATRIX = re.compile(r"\\begin\s*\{pmatrix\}(.*)\\end\s*\{pmatrix\}", re.S)
 _ROWS = re.compile(r"\\cr(?![a-zA-Z])")
 _CELLS = re.compile("&")
-_MEMBER = re.compile(r"^.{0,20}?\\in(?![a-zA-Z])\s*(?=\S)")
+_CELL_OR_COMMA = re.compile("[&,]")
+_CASES = re.compile(r"(?:(.*?)\s*=\s*)?\\begin\s*\{cases\}(.*)\\end\s*\{cases\}", re.S)
+_IF = re.compile(r"^[\s,]*(?:\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|(?:if|for|when)(?![a-zA-Z]))?\s*")
+_IN = re.compile(r"\\in(?![a-zA-Z])")
+_EQUAL = re.compile("=")
 _REGION_MARK = re.compile(r"\\(?:cup|setminus|cap|mathbb)(?![a-zA-Z])")
 _BUILDER = re.compile(r"^\\\{.{0,40}?(?:\||\\mid|:)")
 _RATIO = re.compile(r":")
 _PM = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _CURRENCY = re.compile(r"\\(dollar|euro|pound|yen)(?![a-zA-Z])")
+_WORDS_AFTER = re.compile(r"(?<=[\d}])(?:\s+[a-zA-Z]+)+$")  # $18 per day
 _SHORT_UNITS = "cm|mm|km|kg|mg|ml|mL|ft|yd|mi|lb|oz|hr|Hz|kW|kJ|kN|Pa|mph|kmph|inches|inch"
 _UNIT = re.compile(  # possessive at its end: hostile letters cost no backtracking
     rf"(?P<scalar>.*?)\s*+(?P<unit>\\?%|\\deg(?![a-zA-Z])|(?:\\text\s*\{{[^{{}}]*\}}"
     rf"|(?<=[\d\s}}])(?:{_SHORT_UNITS})(?![a-zA-Z])|(?<=\s)[a-zA-Z]{{3,}}+\.?)"
-    r"(?:[\s/^.*]|\\cdot(?![a-zA-Z])|\\text\s*\{[^{}]*\}|[a-zA-Z]++|\{?-?\d\}?)*+)",
+    r"(?:[\s/.*]|\^\s*\{?-?\d\}?|\\cdot(?![a-zA-Z])|\\text\s*\{[^{}]*\}|[a-zA-Z]++\d?)*+)",
     re.S,
 )
 _GROUPED = re.compile(r"\d,\d{3}(?!\d)")
@@ -59,14 +65,17 @@ def read(text: str, depth: int = 0) -> Form:
     only = TEXT.fullmatch(text)
     if only:
         return read(only[1], depth + 1)
+    cases = _CASES.fullmatch(text)
+    if cases and r"\begin" not in cases[2] and (not cases[1] or is_name(cases[1])):
+        return Listed(tuple(_case(row, depth) for row in _ROWS.split(cases[2]) if row.strip()), text=text)
+    unnamed = _without_name(text)
+    if unnamed != text and (not RELATION.search(unnamed) or _BUILDER.match(unnamed)):
+        return read(unnamed, depth + 1)
     signs = [] if text.startswith(r"\{") else _PM.findall(text)
     if 0 < len(signs) <= MAX_SIGNS and len(split(text, COMMAS)) == 1:
         return Listed(tuple(read(signed, depth + 1) for signed in _signed(text, signs)), text=text)
     if r"\begin" in text and not RELATION.search(text):
         return Matrix((), text)
-    unnamed = _without_name(text)
-    if unnamed != text and not RELATION.search(unnamed):
-        return read(unnamed, depth + 1)
     if _BUILDER.match(text) and RELATION.search(text):
         return Region(text)
     quantity = _quantity(text) if _GROUPED.search(text) else None
@@ -119,15 +128,26 @@ def _signed(text: str, signs: list[str]) -> list[str]:
     return found
 
 
+def _case(row: str, depth: int) -> Form:
+    """One line of a system, or a value with its condition."""
+    cells = [_IF.sub("", cell) for cell in split(row, _CELL_OR_COMMA) if _IF.sub("", cell)]
+    return read(cells[0], depth + 1) if len(cells) == 1 else Listed(tuple(read(c, depth + 1) for c in cells), "()", row)
+
+
 def _without_name(text: str) -> str:
-    """Without `x \\in`, or `(a, b, c) =` before what it is."""
-    member = _MEMBER.match(text)
-    if member and not RELATION.search(member[0]) and "{" not in member[0].replace(r"_{", ""):
-        return text[member.end() :]
-    sides = split(text, re.compile("="))
-    if len(sides) == 2 and sides[0].startswith("(") and inside(sides[0]) and len(split(sides[0][1:-1], COMMAS)) > 1:
+    """Without `x \\in`, or `(a, b, c) =` and `A =` before what it is."""
+    name, member = cut(text, _IN)
+    if member and is_name(name):
+        return member
+    sides = split(text, _EQUAL)
+    if len(sides) == 2 and is_name(sides[0]) and (sides[0].startswith("(") or _is_set(sides[1])):
         return sides[1]
     return text
+
+
+def _is_set(text: str) -> bool:
+    bracketed = inside(text)
+    return bool(_REGION_MARK.search(text)) or (bracketed is not None and bracketed[0] == "{}")
 
 
 def _is_region(text: str, parts: list[str]) -> bool:
@@ -153,7 +173,8 @@ def _relation(text: str) -> Form:
 def _quantity(text: str) -> Form:
     currency = _CURRENCY.search(text)
     if currency:
-        return Quantity(_CURRENCY.sub("", TEXT.sub("", text)).strip(), currency[1])
+        bare = _CURRENCY.sub("", TEXT.sub("", text)).strip()
+        return Quantity(_WORDS_AFTER.sub("", bare), currency[1])
     found = _UNIT.fullmatch(text)
     if found and _NUMBER_AHEAD.match(text) and not PLAIN_WORD.search(TEXT.sub("", found["scalar"])):
         unit = found["unit"]
@@ -161,8 +182,8 @@ def _quantity(text: str) -> Form:
             return Quantity(found["scalar"].strip(), "%")
         if unit == r"\deg":
             return Quantity(found["scalar"].strip(), "deg")
-        words = re.sub(r"[{}\\]", "", TEXT.sub(r" \1 ", unit))
-        return Quantity(found["scalar"].strip(), " ".join(words.split()).strip(" ."))
+        words = " ".join(re.sub(r"[{}\\]", "", TEXT.sub(r" \1 ", unit)).split()).strip(" .")
+        return Quantity(found["scalar"].strip(), "deg" if words in ("degree", "degrees", "deg") else words)
     if PLAIN_WORD.search(TEXT.sub(r" \1 ", text)) and r"\frac" not in text:
         return Words(text)
     return Quantity(text)

@@ -7,15 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 from scorer.equivalence import engine
-from scorer.equivalence.latex import split
-from scorer.equivalence.symbols import COMMAS, INEQUALITIES, RELATION, inside, names, operators
+from scorer.equivalence.brackets import cut, inside, split
+from scorer.equivalence.symbols import COMMAS, INEQUALITIES, RELATION, is_name, names, operators
 
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|\\vee(?![a-zA-Z])")
 _CAP = re.compile(r"\\cap(?![a-zA-Z])|\\wedge(?![a-zA-Z])")
 _MINUS = re.compile(r"\\setminus(?![a-zA-Z])|(?<=[\])}])\s*-\s*(?=\\?[\[({])")
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])")
 _BAR = re.compile(r"\||\\mid(?![a-zA-Z])|:")
-_IN = re.compile(r"^.*?\\in(?![a-zA-Z])\s*")
+_IN = re.compile(r"\\in(?![a-zA-Z])")
 _REALS = re.compile(r"\\mathbb\s*\{?R\}?|\\text\s*\{?R\}?|R|\\Re")
 _INFINITY = re.compile(r"[-+]?\s*\\infty")
 
@@ -37,9 +37,9 @@ def region(text: str) -> Any:
             for other in rest:
                 first = first - other if join == "minus" else first.intersect(other)
             return first
-    member = _IN.match(text)
-    if member and len(member[0]) < 40 and not RELATION.search(member[0]) and r"\{" not in member[0]:
-        return region(text[member.end() :])
+    named, member = cut(text, _IN)
+    if member and is_name(named) and len(split(member, COMMAS)) == 1:
+        return region(member)
     if _REALS.fullmatch(text):
         return S.Reals
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):
@@ -75,9 +75,9 @@ def _inner(where: Any, ends: list[float]) -> list[bool]:
 def _braced(content: str) -> Any:
     from sympy import FiniteSet
 
-    parts = split(content, _BAR)
-    if len(parts) == 2 and RELATION.search(parts[1]):
-        return _inequalities(parts[1])
+    name, condition = cut(content, _BAR)
+    if condition and RELATION.search(condition):
+        return region(condition) if is_name(cut(name, _IN)[0]) else None
     values = [_end(part) for part in split(content, COMMAS) if part]
     return None if None in values or not values else FiniteSet(*values)
 
@@ -103,7 +103,8 @@ def _inequalities(text: str) -> Any:
         if one is None:
             return None
         found = found.intersect(one)
-    return None if found is S.Reals else found
+    # Of what cannot be, something was misread: the empty set is written as one.
+    return None if found is S.Reals or found is S.EmptySet else found
 
 
 def _inequality(text: str) -> Any:

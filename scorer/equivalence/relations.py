@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scorer.equivalence import engine
+from scorer.equivalence import engine, points
 from scorer.equivalence.forms import Form, Listed, Quantity, Relation, text_of
-from scorer.equivalence.latex import canonical
+from scorer.equivalence.latex import TEXT, canonical
 from scorer.equivalence.plain_numbers import number
 from scorer.equivalence.reading import read
 from scorer.equivalence.symbols import INEQUALITIES, is_name
@@ -36,7 +36,9 @@ def same_value(right: Form, given: Relation, same: Same) -> str | None:
     """x = 5: what stands last counts, or what is said to be about it."""
     if not set(given.operators) <= {"=", r"\approx"}:
         return None
-    if not is_name(given.sides[0]) and number(given.sides[-1]) is None:
+    last = read(given.sides[-1])
+    named = is_name(given.sides[0]) or TEXT.fullmatch(given.sides[0])
+    if not named and not (isinstance(last, Quantity) and number(last.scalar) is not None):
         return None
     return next((f"assigned, {rule}" for value in _values(given) if (rule := same(right, value))), None)
 
@@ -48,10 +50,19 @@ def _both(right: Relation, given: Relation, same: Same) -> str | None:
         return "same text"
     if _is_assignment(right) and _is_assignment(given) and canonical(right.sides[0]) == canonical(given.sides[0]):
         return next((f"assigned, {rule}" for a in _values(right) for b in _values(given) if (rule := same(a, b))), None)
+    if len(right.operators) > 1 or len(given.operators) > 1:
+        return _side_by_side(right, given, same)
     if right.operators != ("=",) or given.operators != ("=",):
         texts = [engine.expression(text_of(form)) for form in (right, given)]
         return "same relation" if None not in texts and engine.equal(*texts) else None
-    return _proportional(right, given)
+    return _proportional(right, given, same)
+
+
+def _side_by_side(right: Relation, given: Relation, same: Same) -> str | None:
+    if right.operators != given.operators:
+        return None
+    pairs = zip(right.sides, given.sides, strict=True)
+    return "side by side" if all(same(read(a), read(b)) for a, b in pairs) else None
 
 
 def _is_assignment(relation: Relation) -> bool:
@@ -64,17 +75,22 @@ def _values(relation: Relation) -> list[Form]:
     return [read(side) for side in relation.sides[-2 if several else -1 :]]
 
 
-def _proportional(right: Relation, given: Relation) -> str | None:
-    from sympy import simplify
+def _proportional(right: Relation, given: Relation, same: Same) -> str | None:
+    from sympy import Derivative, simplify
 
     differences = []
     for form in (right, given):
         sides = [engine.expression(side) for side in form.sides]
         if None in sides:
             return None
+        if any(side.has(Derivative) for side in sides) or not any(side.free_symbols for side in sides):
+            return _side_by_side(right, given, same)  # dM/dt of a mere name is 0, and 1 = 2 says nothing
         differences.append(sides[0] - sides[1])
     if differences[1] == 0 or differences[0] == 0:
         return None
+    agree = points.ratio(*differences)
+    if agree is not None:
+        return "same equation" if agree else None
     quotient = simplify(differences[0] / differences[1])
     return "same equation" if not quotient.free_symbols and quotient.is_finite and quotient != 0 else None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from scorer.equivalence.latex import COMMAND, TEXT, closing
+from scorer.equivalence.brackets import outside, split
+from scorer.equivalence.latex import TEXT
 
 COMMAS = re.compile(
     r",|;|(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])),?|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
@@ -24,7 +25,10 @@ _FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|gcd|lcm|mod|lim|ar
 PLAIN_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]{{3,}}")
 _NOTATION = "frac sqrt pi le ge ne infty cdot times in mathbb lt gt deg approx"
 _NO_NAMES = {f"\\{word}" for word in [*_NOTATION.split(), *_FUNCTIONS.split("|")]} | {"e", "or", "and"}
-_NAME = re.compile(r"(?:\\Delta\s*)?\\?[a-zA-Z]+(?:_(?:\{[^{}]*\}|\w)|\^\{?\\prime\}?|')*(?:\s*\([^()=]*\))?")
+_NAME = re.compile(
+    r"(?:\\(?:Delta|angle|triangle|overline|vec|hat|bar)\s*)?\{?\\?[a-zA-Z]+\}?"
+    r"(?:\s*_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w|\\[a-zA-Z]+)|\^\{?\\prime\}?|')*(?:\s*\([^()=]*\))?"
+)
 
 
 def names(text: str) -> set[str]:
@@ -35,29 +39,11 @@ def names(text: str) -> set[str]:
 
 def is_name(text: str) -> bool:
     """x, a_n, f(x), (a, b): what an answer is given to; not 2 x."""
-    return bool(_NAME.fullmatch(text.strip())) or (text.startswith("(") and text.endswith(")") and "," in text)
-
-
-def inside(text: str) -> tuple[str, str] | None:
-    """(brackets, content) of a text that is all in one pair."""
-    opening = r"\{" if text.startswith(r"\{") else text[:1]
-    if opening not in ("(", "[", r"\{") or closing(text, 0) != len(text) - 1:
-        return None
-    end = r"\}" if text.endswith(r"\}") else text[-1]
-    return opening[-1] + end[-1], text[len(opening) : len(text) - len(end)].strip()
+    if text.startswith("(") and text.endswith(")") and "," in text:
+        return all(_NAME.fullmatch(part) for part in split(text[1:-1], COMMAS))
+    return bool(_NAME.fullmatch(text.strip()))
 
 
 def operators(text: str) -> list[str]:
     """The relations of a chain that stand in no bracket, in one spelling."""
-    found, place = [], 0
-    while place < len(text):
-        if text[place] in "([{":
-            place = closing(text, place) + 1
-        elif cut := RELATION.match(text, place):
-            found.append(OPERATORS.get(cut[0], cut[0]))
-            place = cut.end()
-        elif command := COMMAND.match(text, place):
-            place = command.end()
-        else:
-            place += 1
-    return found
+    return [OPERATORS.get(cut[0], cut[0]) for cut in outside(text, RELATION)]

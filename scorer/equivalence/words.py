@@ -25,7 +25,8 @@ _SAME = (
     (r"all (?:the )?real(?: number)?s?(?: numbers)?", "reals"),
 )
 _CHOICE = re.compile(
-    r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer|OPTION|CHOICE|ANSWER)?\s*(?:\(([A-J])\)|([A-J])(?=[.):]|$)[.):]?)\s*(.*)", re.S
+    r"(?:[Oo]ption|[Cc]hoice|[Aa]nswer|OPTION|CHOICE|ANSWER)?\s*(?:\(([A-Ja-j])\)|([A-J])(?=[.):]|$)[.):]?)\s*(.*)",
+    re.S,
 )
 _ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
 _TIME = re.compile(r"(\d{1,2}):(\d\d)\s*(?:([aApP])\.?\s*[mM]\.?)?")
@@ -33,25 +34,25 @@ SHORT, MOST_WORDS = 3, 40
 
 
 def bare_words(text: str) -> str:
-    """A text without LaTeX, in small letters: what is compared word by word."""
-    text = TEXT.sub(r" \1 ", text)
-    text = re.sub(r"\\(?:dollar|deg|[a-zA-Z]+)", " ", text)
-    return re.sub(r"[^a-z0-9.<>=+-]+", " ", text.lower()).strip(" .")
+    """A text without braces and marks, in small letters: what is compared word by word."""
+    text = re.sub(r"\\(?:dollar|deg)(?![a-zA-Z])", " ", TEXT.sub(r" \1 ", text))
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.lower())
+    return re.sub(r"[^a-z0-9.<>=+*/^\\-]+", " ", text).strip(" .")
 
 
 def tokens(text: str) -> list[str]:
-    """Words and numbers that carry meaning, in one form."""
+    """Words, numbers and signs that carry meaning, in one form."""
     text = text.lower().replace("'", "")
     for pattern, becomes in _SAME:
         text = re.sub(rf"^\W*(?:{pattern})\W*$", becomes, text)
-    words = re.findall(r"[a-z]+|\d+(?:\.\d+)?", _ORDINAL.sub("", text))
+    words = re.findall(r"\\?[a-z]+|\d+(?:\.\d+)?|[<>=+*/^-]", _ORDINAL.sub("", text))
     return [_stem(_DIGITS.get(word, word)) for word in words if word not in _FILLER][: MOST_WORDS + 1]
 
 
-def choice(text: str) -> str | None:
-    """The letter of a multiple choice: B, (B), B. 42, option B."""
+def choice(text: str) -> tuple[str, str] | None:
+    """The letter of a multiple choice, and what stands there: B, (B), B. 42, option B."""
     found = _CHOICE.fullmatch(text.strip())
-    return found[1] or found[2] if found else None
+    return ((found[1] or found[2]).upper(), found[3].strip()) if found else None
 
 
 def same_time(right: str, given: str) -> bool:
