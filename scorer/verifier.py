@@ -32,7 +32,7 @@ class Verdict:
     correct, wrong  the answer was read and compared.
     no_answer       nothing in the completion looks like an answer, or the box is empty.
     unparsable      an answer is there, but it is no mathematics that can be read.
-    timeout         it hit the deadline, in a batch and again alone.
+    timeout         it hit the deadline: computing all the while, or in a batch and again alone.
     error           it killed its child, in a batch and again alone; or the data cannot be judged.
     """
 
