@@ -42,7 +42,10 @@ class Bench:
 
 
 BENCHES = {
-    "verify": Bench("verify", 1, True, "verification per core / bare math-verify loop in a child; >= 0.8"),
+    "verify": Bench("verify", 1, True, "verification per core / bare math-verify loop in a child; >= 0.9"),
+    "verify_children": Bench(
+        "verify_children", 1, True, "CPU-seconds per answer with one child / with two and four; >= 0.9"
+    ),
     "verifier": Bench(
         "verifier", 1, False, "recall and wrongly accepted answers on labelled pairs (their folder: see there)"
     ),
@@ -79,7 +82,7 @@ def main() -> int:
 
 
 def _arguments() -> list[str]:
-    lines = "\n".join(f"  {name:<13} {bench.measures} ({bench.minutes:g} min)" for name, bench in BENCHES.items())
+    lines = "\n".join(f"  {name:<15} {bench.measures} ({bench.minutes:g} min)" for name, bench in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=DESCRIPTION,
