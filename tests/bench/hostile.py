@@ -128,7 +128,7 @@ def _attack(sandbox: Sandbox, count: int) -> tuple[Counter[str], Counter[str]]:
             for (kind, _), verdict in zip(batch, sandbox.verify([item for _, item in batch]), strict=True):
                 statuses[verdict.status] += 1
                 hits[kind] += verdict.status == "timeout"
-            bars.advance(task, len(batch))
+            bars.update(task, advance=len(batch))
     return statuses, hits
 
 

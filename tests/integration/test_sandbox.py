@@ -14,7 +14,7 @@ import pytest
 from common.errors import ChildFailed
 from common.tasks import generate
 from scorer.sandbox import Item
-from tests.integration.verifying import TOWER, is_running, make, parent_of, statuses, user_ticks
+from tests.integration.verifying import TOWER, is_running, make, parent_of, started_by, statuses, user_ticks
 from tests.until import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,6 +217,30 @@ sandbox.verify([Item("1", r"{TOWER}")]) if {hangs} else sys.stdin.read()
     parent.communicate()
     # Then the child and its server are gone at once
     until(lambda: not is_running(pid) and not is_running(server), "end", seconds=5)
+
+
+def test_a_server_at_its_imports_does_not_survive_either(tmp_path):
+    # Given a server whose import never ends
+    (tmp_path / "math_verify.py").write_text("while True: pass")
+    script = """
+import sys
+from scorer.sandbox import Sandbox
+sandbox = Sandbox(1, 60.0, 256, 4000, 1000)
+sys.stdin.read()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+    until(lambda: started_by(parent.pid), "start", seconds=60)
+    (server,) = started_by(parent.pid)
+    try:
+        until(lambda: user_ticks(server) > 200, "import", seconds=60)
+        parent.kill()
+        parent.communicate()
+        until(lambda: not is_running(server), "end", seconds=5)
+    finally:
+        if is_running(server):
+            os.kill(server, signal.SIGKILL)
 
 
 def test_a_child_knows_neither_the_environment_nor_heavy_libraries(monkeypatch):

@@ -30,9 +30,10 @@ def parent_of(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
-def children_of(pid: int) -> list[int]:
-    """Those that nobody has reaped are among them."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def started_by(pid: int) -> list[int]:
+    """Children of a process, whichever of its threads started them; those that nobody has reaped are among them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def user_ticks(pid: int) -> int:
