@@ -43,14 +43,13 @@ _CODE = (
 
 
 def inputs(count: int, seed: int = 0) -> Iterator[tuple[str, Item]]:
-    """(kind, completion with a gold answer), most of them in a box; one in a hundred is made to hang."""
+    """(kind, numbered completion with a gold answer), most of them in a box; one in a hundred is made to hang."""
     dice = random.Random(seed)
     makers = list(_MAKERS.items())
     weights = [weight for _, (weight, _) in makers]
     for number in range(count):
         [(kind, (_, make))] = dice.choices(makers, weights)
         text = make(dice)
-        # the number keeps it from being judged once with an equal one
         text = rf"\boxed{{{text}}} {number}" if dice.random() < 0.9 else f"{text} + {number}"
         yield kind, Item(dice.choice(_GOLDS), text)
 
