@@ -30,7 +30,7 @@ def run() -> dict[str, Any]:
         sandboxes = [stack.enter_context(_sandbox(children)) for children in CHILDREN]
         for turn in range(ROUNDS + 1):
             work = {"sympy": roots(turn), "plain": [item for kind in PLAIN for item in answers(kind, turn)]}
-            for sandbox in sorted(sandboxes, key=lambda sandbox: (sandbox.children + turn) % 3):
+            for sandbox in sandboxes[turn % 3 :] + sandboxes[: turn % 3]:
                 for kind, items in work.items():
                     measured = _measured(sandbox, items)
                     if turn:  # the first is for first calls
