@@ -74,7 +74,8 @@ def test_what_computes_all_the_time_is_not_tried_again_and_what_was_stopped_is(f
         pid, _ = started(sandbox)
         os.kill(pid, signal.SIGSTOP)
         assert statuses(sandbox, "1", r"\boxed{2}", r"\boxed{1.0}") == ["wrong", "correct"]
-        assert len(forked) > 2 and not is_running(pid)
+        assert len(forked) > 2
+        until(lambda: not is_running(pid), "end")
 
 
 def test_a_stopped_child_takes_no_long_request(forked):
@@ -189,7 +190,7 @@ def test_a_child_is_ended_by_its_handle_and_not_by_its_number():
         child.pid = bystander.pid
         child.end()
         # Then that one lives
-        assert not is_running(ours)
+        until(lambda: not is_running(ours), "end")
         assert bystander.poll() is None
         # And one that ended long ago can be ended
         child = ChildProcess(server)
