@@ -1,25 +1,23 @@
-"""One verification child as its parent sees it: started, asked, watched, ended."""
+"""One verification child as its parent sees it: forked, asked, watched, ended."""
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
+import select
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
 
-from scorer.child import FLUSH_SECONDS, PROGRESS_BYTES
-from scorer.verifier import Kind, Status, Verdict
+from scorer.child import FLUSH_SECONDS, PROGRESS
+from scorer.fork_server_process import FORK_SECONDS, ForkServer
+from scorer.verifier import Status, Verdict
 
-START_SECONDS = 60.0
-"""A child imports its libraries in 2 s; a loaded machine may take much longer."""
-SEND_SECONDS = 10.0
 MAX_REPLY_BYTES = 65_536
 _REPLY_TYPES = ([str, str, float, str], [str, type(None), float, str])
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 Task = tuple[str, str | None, str | None, Mapping[str, str]]
 """(gold, answer text, answer kind, meta), as `scorer.child` reads it; no text: check the gold."""
@@ -28,38 +26,34 @@ Task = tuple[str, str | None, str | None, Mapping[str, str]]
 class ChildProcess:
     """One process that runs `scorer.child`, and the parent's side of what they share."""
 
-    def __init__(self, verifier: Kind, memory_mb: int, unevaluated: bool) -> None:
+    def __init__(self, server: ForkServer) -> None:
+        """Raises OSError or ValueError with the reason when there is no child."""
         self.tasks = 0
         self._socket, theirs = socket.socketpair()
-        self._lines = self._socket.makefile("rb")
-        progress = os.memfd_create("progress")
+        # Read, not mapped: a child that cuts it short would send a mapping parent SIGBUS.
+        self._progress = os.memfd_create("progress")
         try:
-            os.ftruncate(progress, PROGRESS_BYTES)
-            self._progress = mmap.mmap(progress, PROGRESS_BYTES)
-            handles = [theirs.fileno(), progress]
-            arguments = [*map(str, handles), str(os.getpid()), verifier, str(memory_mb), str(unevaluated)]
-            # A fresh interpreter and not multiprocessing's spawn, which would import the parent's main module.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "scorer.child", *arguments],
-                pass_fds=handles,
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-            )
+            os.ftruncate(self._progress, PROGRESS.size)
+            self.pid, self._pidfd = server.fork([theirs.fileno(), self._progress])
+        except (OSError, ValueError):
+            self._socket.close()
+            os.close(self._progress)
+            raise
         finally:
-            os.close(progress)
             theirs.close()
+        self._lines = self._socket.makefile("rb")
 
     def wait_until_ready(self) -> None:
         """Raises OSError or ValueError with the reason when the child cannot work."""
-        self._socket.settimeout(START_SECONDS)
-        status, reason, _, _ = self._reply()
+        self._socket.settimeout(FORK_SECONDS)
+        status, _, _, _ = self._reply()
         if status != "ready":
-            raise OSError(reason)
+            raise ValueError(f"a child began with {status[:40]!r}")
 
-    def send(self, tasks: list[Task]) -> None:
-        """Raises OSError when the child is gone, or stopped and its buffer full."""
+    def send(self, tasks: list[Task], deadline_s: float) -> None:
+        """Raises OSError when the child is gone, and TimeoutError when it is stopped and its buffer full."""
         self.tasks += len(tasks)
-        self._socket.settimeout(SEND_SECONDS)
+        self._socket.settimeout(deadline_s)
         self._socket.sendall(json.dumps(tasks, default=dict).encode() + b"\n")
 
     def receive(self, deadline_s: float) -> Verdict:
@@ -72,7 +66,37 @@ class ChildProcess:
 
     def begun(self) -> int:
         """Tasks that the child has begun since its start, of the `tasks` that it was sent."""
-        return int.from_bytes(self._progress[:], "little")
+        return self._read_progress()[0]
+
+    def computed(self) -> float:
+        """CPU-seconds that the child has spent on the task that it began last; 0 when it has ended."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        if self._has_ended():  # and the number may be another's
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND - self._read_progress()[1] / 1e9
+
+    def end(self) -> None:
+        """Kills it. Its memory may take the kernel a while; nobody waits for that, and the server reaps it."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended, and the server has reaped it
+        self._lines.close()
+        self._socket.close()
+        os.close(self._progress)
+        os.close(self._pidfd)
+
+    def _has_ended(self) -> bool:
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(0))
+
+    def _read_progress(self) -> tuple[int, int]:
+        page = os.pread(self._progress, PROGRESS.size, 0)
+        return PROGRESS.unpack(page) if len(page) == PROGRESS.size else (0, 0)
 
     def _reply(self) -> tuple[str, str | None, float, str]:
         line = self._lines.readline(MAX_REPLY_BYTES)
@@ -80,17 +104,3 @@ class ChildProcess:
         if not (isinstance(reply, list) and [type(part) for part in reply] in _REPLY_TYPES):
             raise ValueError(f"a child's reply is not [status, text, milliseconds, rule]: {reply!r:.80}")
         return reply[0], reply[1], reply[2], reply[3]
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait(timeout=START_SECONDS)
-        self._lines.close()
-        self._socket.close()
-        self._progress.close()
-
-
-def _environment() -> dict[str, str]:
-    """What a child needs and nothing else: no broker address, no token, no proxy."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
-    root = str(Path(__file__).resolve().parents[1])
-    return {**kept, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}

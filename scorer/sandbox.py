@@ -2,35 +2,30 @@
 
 Why not pebble.ProcessPool: it gives a whole task one deadline, so a batch cannot say which answer was
 guilty, and a single answer costs two messages and three threads; its spawned children import the parent's
-main module; its manager polls every 0.1 s. Here the deadline runs per answer inside a batch, and a failure
-names its answer at once.
-
-Each child belongs to one thread that lives as long as the sandbox: the kernel sends a parent-death signal
-when the *thread* that started a child ends.
+main module; its manager polls every 0.1 s. Here the deadline runs per answer inside a batch, a failure
+names its answer at once, and a new child is a fork of a server that has imported everything: milliseconds.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from common.errors import ChildFailed
-from scorer.child_process import ChildProcess, Task
-from scorer.verifier import EXTRACTED_CHARS, Kind, Verdict, answer_of
+from scorer.child_process import Task
+from scorer.fork_server_process import ForkServer
+from scorer.supervisor import Supervisor
+from scorer.verifier import Kind, Verdict, answer_of
 
-START_ATTEMPTS = 3
 BATCH = 16
 """Answers per request: enough to hide the round trip, few enough to spread a group over the children."""
 GOLD_MAX_CHARS = 4000
-
-Failure = Literal["timeout", "error"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,8 @@ class Sandbox:
     answer that is judged. tasks_per_child: answers after which a child is replaced. unevaluated: accept 2+2 for 4.
 
     What fails is tried again alone, in a fresh child: twice too slow is `timeout`, twice fatal to its child
-    is `error`. So neither a hiccup of the machine nor a neighbour is blamed on a completion.
+    is `error`. So neither a hiccup of the machine nor a neighbour is blamed on a completion. What computed
+    all the deadline long, by its child's own CPU time, is `timeout` at once: no hiccup does that.
     """
 
     def __init__(
@@ -73,16 +69,14 @@ class Sandbox:
         self.max_chars = max_chars
         self.tasks_per_child = tasks_per_child
         self.verifier = verifier
-        self._memory_mb = memory_mb
-        self._unevaluated = unevaluated
         self._closed = False
-        self._lock = threading.Lock()
-        self._running: set[ChildProcess] = set()
+        self._server = ForkServer(verifier, memory_mb, unevaluated)
         self._mine = threading.local()
+        self._supervisors: list[Supervisor] = []
         self._threads = ThreadPoolExecutor(children, thread_name_prefix="verify")
-        # Started now and side by side, so that the first group does not wait for imports.
+        # Started now, so that the first group does not wait for imports.
         for _ in range(children):
-            self._threads.submit(self._child)
+            self._threads.submit(lambda: self._supervisor().child())
 
     def verify(self, items: Sequence[Item]) -> list[Verdict]:
         """One verdict per item, in order; equal answers to the same question are judged once.
@@ -123,14 +117,11 @@ class Sandbox:
 
     def close(self) -> None:
         """Kills the children, also in the middle of an answer; a `verify` that waits raises ChildFailed."""
-        with self._lock:
-            self._closed = True
-            running = list(self._running)
-        for child in running:
-            child.process.kill()
+        self._closed = True
+        self._server.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for child in running:
-            self._discard(child)
+        for supervisor in self._supervisors:
+            supervisor.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -142,93 +133,26 @@ class Sandbox:
 
     def child_pids(self) -> list[int]:
         """Process ids of the children that run now."""
-        with self._lock:
-            return [child.process.pid for child in self._running]
+        pids = [supervisor.pid for supervisor in self._supervisors]
+        return [pid for pid in pids if pid is not None]
+
+    def _supervisor(self) -> Supervisor:
+        """That of the calling thread, one of ours: they live as long as the sandbox."""
+        mine: Supervisor | None = getattr(self._mine, "supervisor", None)
+        if mine is None:
+            mine = self._mine.supervisor = Supervisor(self._server, self.deadline_s, self.tasks_per_child)
+            self._supervisors.append(mine)
+        return mine
+
+    def _judge(self, batch: list[Task]) -> list[Verdict]:
+        return self._supervisor().judge(batch)
 
     def _run(self, tasks: list[Task]) -> list[Verdict]:
         size = max(1, min(BATCH, math.ceil(len(tasks) / self.children)))
         batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
         try:
             return [verdict for batch in self._threads.map(self._judge, batches) for verdict in batch]
-        except (CancelledError, RuntimeError) as error:
+        except (CancelledError, RuntimeError, ChildFailed) as error:
             if not self._closed:
                 raise
             raise ChildFailed("the sandbox was closed before all answers were judged; make a new one") from error
-
-    def _judge(self, batch: list[Task]) -> list[Verdict]:
-        """A whole batch, then what failed in it, each alone; runs in a thread that owns one child."""
-        verdicts: dict[int, Verdict] = {}
-        failed: list[int] = []
-        waiting = list(range(len(batch)))
-        while waiting:
-            replies, guilty, _ = self._replies([batch[place] for place in waiting])
-            verdicts |= zip(waiting, replies, strict=False)
-            if guilty is not None:
-                failed.append(waiting.pop(guilty))
-            waiting = waiting[len(replies) :]
-        for place in failed:
-            replies, _, failure = self._replies([batch[place]])
-            text = batch[place][1]
-            verdicts[place] = replies[0] if replies else _blame(failure, text, self.deadline_s)
-        return [verdicts[place] for place in range(len(batch))]
-
-    def _replies(self, tasks: list[Task]) -> tuple[list[Verdict], int | None, Failure]:
-        """Verdicts up to the first failure, the place of the task that failed (None: all well), and how.
-
-        A few tasks before the one that failed may lack their verdict; the child is gone after a failure.
-        """
-        child = self._child()
-        replies: list[Verdict] = []
-        failure: Failure = "error"
-        try:
-            child.send(tasks)
-            while len(replies) < len(tasks):
-                replies.append(child.receive(self.deadline_s))
-        except TimeoutError:
-            failure = "timeout"
-        except (OSError, ValueError):
-            pass
-        guilty = None
-        if len(replies) < len(tasks):
-            begun = child.begun() - (child.tasks - len(tasks))
-            guilty = min(max(begun - 1, len(replies)), len(tasks) - 1)
-        if guilty is not None or child.tasks >= self.tasks_per_child:
-            self._discard(child)
-        return replies, guilty, failure
-
-    def _child(self) -> ChildProcess:
-        """This thread's child, started when there is none. Raises ChildFailed when that does not work."""
-        mine: ChildProcess | None = getattr(self._mine, "child", None)
-        reason = ""
-        for _ in range(START_ATTEMPTS):
-            if mine is not None:
-                return mine
-            with self._lock:  # so that close() sees every child that was ever started
-                if self._closed:
-                    raise RuntimeError("closed")
-                starting = ChildProcess(self.verifier, self._memory_mb, self._unevaluated)
-                self._running.add(starting)
-            try:
-                starting.wait_until_ready()
-                mine = self._mine.child = starting
-            except (OSError, ValueError) as error:
-                reason = str(error) or type(error).__name__
-                self._discard(starting)
-        if mine is not None:
-            return mine
-        raise ChildFailed(
-            f"no verification child could be started in {START_ATTEMPTS} attempts: {reason}; see that memory is "
-            f"free and that `{sys.executable} -c 'import math_verify'` works"
-        )
-
-    def _discard(self, child: ChildProcess) -> None:
-        child.end()
-        self._mine.child = None
-        with self._lock:
-            self._running.discard(child)
-
-
-def _blame(failure: Failure, text: str | None, deadline_s: float) -> Verdict:
-    """The verdict of what failed twice, the second time alone."""
-    shown = None if text is None else text[:EXTRACTED_CHARS]
-    return Verdict(failure, shown, deadline_s * 1e3 if failure == "timeout" else 0.0)

@@ -25,6 +25,13 @@ EXTRACTED_CHARS = 500
 """A verdict carries so much of the answer: enough to read in a log, whatever the completion was."""
 
 
+_FIRST = (
+    ("x", "y"), ("1 cm", "2 mm"), ("x^2+1", "0.5"), (r"\int x dx", r"\log 8"), ("x < 3", r"x \le 4"),
+    ("[0,1)", r"\{1, 2\}"), (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1, x)"), (r"\sqrt{2}", r"\sin(1)"),
+)  # fmt: skip
+"""A pair of answers of each sort: sympy imports what a sort needs when it meets it first, up to half a second of it."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """`Verdict("correct", "42", 0.6)`
@@ -32,7 +39,7 @@ class Verdict:
     correct, wrong  the answer was read and compared.
     no_answer       nothing in the completion looks like an answer, or the box is empty.
     unparsable      an answer is there, but it is no mathematics that can be read.
-    timeout         it hit the deadline, in a batch and again alone.
+    timeout         it hit the deadline: computing all the while, or in a batch and again alone.
     error           it killed its child, in a batch and again alone; or the data cannot be judged.
     """
 
@@ -67,7 +74,7 @@ def warm_up(kind: Kind) -> None:
 
         reasoning_gym()
     else:
-        for right, given in (("x", "y"), ("1 cm", "2 mm")):  # math-verify, and the units
+        for right, given in _FIRST:
             judge(kind, right, Answer(given, "exact"), {})
 
 

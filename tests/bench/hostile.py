@@ -1,124 +1,218 @@
-"""Hostile answers against the sandbox: fuzzed LaTeX, towers, factorials, nesting, megabytes, control characters.
+"""Hostile answers against the sandbox, and signals against its children: see `tests.bench.hostile_inputs`.
 
-One child judges them, one after the other, while another judges ordinary answers beside it. No attempt may hold its
-child longer than the deadline and GRACE_S; no child may be left, the parent must not grow, and the neighbour must judge
-as many answers a second as it does alone. HOSTILE_INPUTS sets how many (1,500 take three minutes); one in a
-hundred is made to hang.
+One sandbox judges them, a group at a time as a scorer does, while something sends its children SIGSTOP, SIGTERM, SIGINT
+and SIGALRM; another judges ordinary answers beside it, a batch now and then. No answer may hold its child longer than
+the deadline and GRACE_S; no process may be left, the parent must not grow, and the neighbour must be as quick as beside
+ordinary work. HOSTILE_INPUTS sets how many (2,000 take three minutes).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
+import select
+import signal
+import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
+from sympy.external.gmpy import GROUND_TYPES
+
 from common.progress import Bars
-from scorer.child_process import ChildProcess
+from scorer.child_process import ChildProcess, Task
+from scorer.fork_server_process import ForkServer
 from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
+from tests.bench.hostile_inputs import inputs
 
 INPUTS = 100_000
 DEADLINE_S, GRACE_S = 0.5, 0.5
+HITS = 0.01
+"""At least this share of the inputs must reach the deadline, or the attack was none."""
 GROWTH_MB = 64
-SLOWER = 2.0
-_TOKENS = (
-    r"\frac { } ( ) [ ] \{ \} ^ _ \sqrt \pm , ; : = < > \le \in \cup \text{ \begin{pmatrix} \end{pmatrix} & \\ \boxed{ "
-    r"\left \right . ! ? % \% $ | x y n e pi \pi \infty 1 2 0 9 10 99 0.5 1e9 and or not cm km ^\circ \sum \int \log"
-)
-_HANGS = (
-    r"9^{9^{9^{9}}}", r"1000000000!", r"\binom{10^{9}}{5 \cdot 10^{8}}", r"10^{10^{10^{10}}}", r"(10^{9})!!",
-    r"\sum_{n=1}^{10^{12}} \frac{1}{n^{2}}", r"(x+1)^{100000} - (x+2)^{99999}", r"\prod_{k=1}^{10^{9}} k",
-)  # fmt: skip
-
-
-def inputs(count: int, seed: int = 0) -> Iterator[str]:
-    """Completions, most of them in a box; every hundredth is one that never ends."""
-    dice, tokens = random.Random(seed), _TOKENS.split()
-    for number in range(count):
-        if number % 100 == 0:
-            text = f"{dice.choice(_HANGS)} + {number}"
-        elif number % 100 == 1:
-            text = dice.choice(("(", "{", r"\frac{", r"\text{a}", "1,", r"\{", "-", r"\pm ")) * dice.choice((500, 3900))
-        elif number % 1000 == 2:
-            text = chr(dice.randrange(32, 0x2FFF)) * 2**20
-        elif number % 10 == 3:
-            text = "".join(chr(dice.randrange(0, 0x3000)) for _ in range(dice.randrange(1, 300)))
-        else:
-            text = " ".join(dice.choices(tokens, k=dice.randrange(1, 40)))
-        yield rf"\boxed{{{text}}}" if dice.random() < 0.9 else text
+SLOWER = 1.5
+"""The neighbour, against what it is beside ordinary answers that keep as many children busy."""
+CALM_S = 30.0
+EVERY_S = 0.05
+GROUP = 256
+SIGNALS = (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+SIGNAL_EVERY_S = 2.0
 
 
 def run() -> dict[str, Any]:
     """`ratio`: the longest that an answer held its child, of the deadline and GRACE_S."""
+    if GROUND_TYPES != "gmpy":
+        raise SystemExit("sympy computes without gmpy2, and factorials differ with it: pip install -e '.[dev]'")
     count = int(os.environ.get("HOSTILE_INPUTS", INPUTS))
-    with _sandbox() as neighbour:
-        alone = _rate(neighbour, threading.Event(), seconds=10.0)
-        with _sandbox() as attacked:
-            stop, beside = threading.Event(), []
-            thread = threading.Thread(target=lambda: beside.append(_rate(neighbour, stop)))
-            thread.start()
-            attacked.verify([Item("42", r"\boxed{42}")])  # its own child; later ones are timed
+    with mock.patch("scorer.supervisor.ChildProcess", _Timed), _sandbox(1) as neighbour, _sandbox(2) as attacked:
+        neighbour.verify([Item("1", r"\boxed{1}")])
+        with _Latencies(neighbour) as alone:
+            time.sleep(CALM_S)
+        with _Latencies(neighbour) as beside_work:
+            _work(attacked)
+        with _Latencies(neighbour) as beside_attack, _Signals(attacked) as signals:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            statuses, longest = _attack(attacked, count)
+            started = time.monotonic()
+            statuses, hits = _attack(attacked, count)
+            seconds = time.monotonic() - started
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            stop.set()
-            thread.join()
-            pids = attacked.child_pids() + neighbour.child_pids()
-    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    ratio, slower = longest / (DEADLINE_S + GRACE_S), alone / beside[0]
+    left, ratio = _left(), _Timed.longest / (DEADLINE_S + GRACE_S)
+    calm, hostile = beside_work.quantiles(), beside_attack.quantiles()
     detail = {
         "inputs": count,
+        "seconds": round(seconds),
         "statuses": dict(statuses.most_common()),
-        "longest_s": round(longest, 2),
-        "children_left": len(left),
+        "reached_the_deadline": dict(hits.most_common()),
+        "children": _Timed.started,
+        "signals": dict(signals.sent),
+        "longest_s": round(_Timed.longest, 3),
+        "longest_death_s": round(_Timed.longest_death, 3),
+        "left": left,
         "parent_grew_mb": round(grown, 1),
-        "neighbour_slower": round(slower, 2),
+        "neighbour_p50_p99_ms": {"alone": alone.quantiles(), "beside work": calm, "beside the attack": hostile},
     }
-    holds = ratio <= 1 and not left and grown < GROWTH_MB and slower < SLOWER
+    as_quick = all(ours <= SLOWER * theirs for ours, theirs in zip(hostile, calm, strict=True))
+    holds = ratio <= 1 and not left and grown < GROWTH_MB and as_quick and hits.total() >= HITS * count
     return {"name": "hostile", "ratio": round(ratio, 3), "target": 1, "holds": holds, "detail": detail}
 
 
-def _sandbox() -> Sandbox:
-    return Sandbox(1, deadline_s=DEADLINE_S, memory_mb=1024, max_chars=4000, tasks_per_child=20_000)
+def _sandbox(children: int) -> Sandbox:
+    return Sandbox(children, deadline_s=DEADLINE_S, memory_mb=1024, max_chars=4000, tasks_per_child=20_000)
 
 
 class _Timed(ChildProcess):
-    """Notes how long one attempt held its child: until the reply, or until it was given up."""
+    """Notes how long one answer held its child: until the reply, or until its thread may have another child.
 
-    longest = 0.0
+    The death of the old one is timed apart: from the kill until the kernel has taken it down.
+    """
+
+    longest = longest_death = 0.0
+    started = 0
+
+    def __init__(self, server: ForkServer) -> None:
+        super().__init__(server)
+        self._since: float | None = None
+        self._missing = 0
+        _Timed.started += 1
+
+    def send(self, tasks: list[Task], deadline_s: float) -> None:
+        self._since = time.monotonic()
+        self._missing = len(tasks)
+        super().send(tasks, deadline_s)
 
     def receive(self, deadline_s: float) -> Verdict:
-        started = time.monotonic()
-        try:
-            return super().receive(deadline_s)
-        finally:
-            _Timed.longest = max(_Timed.longest, time.monotonic() - started)
+        verdict = super().receive(deadline_s)
+        self._missing -= 1
+        self._note()
+        return verdict
+
+    def end(self) -> None:
+        ended, pidfd = select.poll(), os.dup(self._pidfd)
+        ended.register(pidfd, select.POLLIN)
+        killed = time.monotonic()
+        super().end()
+        self._note()
+        ended.poll()
+        _Timed.longest_death = max(_Timed.longest_death, time.monotonic() - killed)
+        os.close(pidfd)
+
+    def _note(self) -> None:
+        now = time.monotonic()
+        if self._since is not None:
+            _Timed.longest = max(_Timed.longest, now - self._since)
+        self._since = now if self._missing else None
 
 
-def _attack(sandbox: Sandbox, count: int) -> tuple[Counter[str], float]:
-    """Statuses, and the longest time that one attempt held its child."""
-    statuses = Counter[str]()
-    with Bars() as bars, mock.patch("scorer.sandbox.ChildProcess", _Timed):
+def _attack(sandbox: Sandbox, count: int) -> tuple[Counter[str], Counter[str]]:
+    """Statuses, and the kinds of what reached the deadline."""
+    statuses, hits = Counter[str](), Counter[str]()
+    everything = inputs(count)
+    with Bars() as bars:
         task = bars.add_task("hostile answers", total=count)
-        for text in inputs(count):
-            [verdict] = sandbox.verify([Item("42", text)])
-            statuses[verdict.status] += 1
-            bars.advance(task)
-    return statuses, _Timed.longest
+        while batch := list(itertools.islice(everything, GROUP)):
+            for (kind, _), verdict in zip(batch, sandbox.verify([item for _, item in batch]), strict=True):
+                statuses[verdict.status] += 1
+                hits[kind] += verdict.status == "timeout"
+            bars.update(task, advance=len(batch), description=f"longest {_Timed.longest:.2f} s")
+    return statuses, hits
 
 
-def _rate(sandbox: Sandbox, stop: threading.Event, seconds: float | None = None) -> float:
-    """Ordinary answers judged a second, until told to stop or for so many seconds."""
-    sandbox.verify([Item("1", r"\boxed{1}")])
-    judged, started = 0, time.monotonic()
-    while not stop.is_set() and (seconds is None or time.monotonic() - started < seconds):
-        sandbox.verify([Item(str(judged), rf"so \boxed{{\frac{{{2 * judged + n}}}{{2}}}}") for n in range(16)])
-        judged += 16
-    return judged / (time.monotonic() - started)
+def _work(sandbox: Sandbox) -> None:
+    """Ordinary answers that keep its children as busy as hostile ones do, for CALM_S."""
+    end = time.monotonic() + CALM_S
+    for number in itertools.count():
+        if time.monotonic() > end:
+            return
+        sandbox.verify(
+            [Item(f"x^2+{number}", rf"\boxed{{(x+{n})^2 - {2 * n}x + {number}}}") for n in range(GROUP // 8)]
+        )
+
+
+class _Beside(threading.Thread):
+    """Does something to a sandbox now and then, as long as the block lasts."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__()
+        self.sandbox = sandbox
+        self.over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+
+class _Signals(_Beside):
+    """Sends signals to its children."""
+
+    def run(self) -> None:
+        self.sent = Counter[str]()
+        dice = random.Random(0)
+        while not self.over.wait(dice.uniform(0, 2 * SIGNAL_EVERY_S)):
+            number = dice.choice(SIGNALS)
+            for pid in self.sandbox.child_pids():
+                try:
+                    os.kill(pid, number)
+                    self.sent[number.name] += 1
+                except ProcessLookupError:
+                    pass  # it has ended meanwhile
+
+
+class _Latencies(_Beside):
+    """Times a batch of ordinary answers in it."""
+
+    def run(self) -> None:
+        self._taken: list[float] = []
+        while not self.over.wait(EVERY_S):
+            number = 16 * len(self._taken)
+            items = [Item(str(number), rf"so \boxed{{\frac{{{2 * number + n}}}{{2}}}}") for n in range(16)]
+            started = time.monotonic()
+            self.sandbox.verify(items)
+            self._taken.append((time.monotonic() - started) * 1e3)
+
+    def quantiles(self) -> tuple[float, float]:
+        """Median and 99th percentile, milliseconds a batch."""
+        hundredths = statistics.quantiles(self._taken, n=100)
+        return round(hundredths[49], 2), round(hundredths[98], 2)
+
+
+def _left() -> list[int]:
+    """Fork servers of this process that have not ended, and their children."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_text().split("\0") if folder.name.isdigit() else []
+        except OSError:
+            continue
+        if "scorer.fork_server" in words and str(os.getpid()) in words:
+            found.append(int(folder.name))
+    return found

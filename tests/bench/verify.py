@@ -21,7 +21,7 @@ from typing import Any
 
 from scorer.sandbox import Item, Sandbox
 
-TARGET = 0.8
+TARGET = 0.9
 ROUNDS = 7
 SIZES = {"integers": 600, "fractions": 300, "intervals": 60, "short chain of thought": 240}
 _ROOT = Path(__file__).resolve().parents[2]
@@ -89,13 +89,13 @@ Measured = tuple[int, float, float]
 def _sandboxed(sandbox: Sandbox, items: Sequence[Item]) -> Measured:
     sandbox.check_gold("1")  # the child is up
     (pid,) = sandbox.child_pids()
-    cpu, wall = time.process_time() + _cpu_seconds(pid), time.perf_counter()
+    cpu, wall = time.process_time() + cpu_seconds(pid), time.perf_counter()
     verdicts = sandbox.verify(items)
     wall = time.perf_counter() - wall
-    return sum(verdict.correct for verdict in verdicts), time.process_time() + _cpu_seconds(pid) - cpu, wall
+    return sum(verdict.correct for verdict in verdicts), time.process_time() + cpu_seconds(pid) - cpu, wall
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/schedstat").read_text().split()
     return int(fields[0]) / 1e9
 

@@ -13,39 +13,17 @@ import pytest
 
 from common.errors import ChildFailed
 from common.tasks import generate
-from scorer.sandbox import Item, Sandbox
+from scorer.sandbox import Item
+from tests.integration.verifying import TOWER, is_running, make, parent_of, started_by, statuses, user_ticks
+from tests.until import until
 
 ROOT = Path(__file__).resolve().parents[2]
-TOWER = r"\boxed{9^{9^{9^9}}}"
-
-
-def make(children=1, deadline_s=1.0, tasks_per_child=1000, **options) -> Sandbox:
-    options = {"memory_mb": 256, "max_chars": 4000} | options
-    return Sandbox(children, deadline_s, tasks_per_child=tasks_per_child, **options)
 
 
 @pytest.fixture(scope="module")
 def sandbox():
     with make() as sandbox:
         yield sandbox
-
-
-def statuses(sandbox, gold, *completions):
-    return [verdict.status for verdict in sandbox.verify([Item(gold, text) for text in completions])]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +62,7 @@ def test_an_endless_answer_times_out_and_its_neighbours_do_not(sandbox, answer):
     assert statuses(sandbox, "2", *quick, answer, r"\boxed{2.5}") == [
         "wrong", "correct", *["wrong"] * 10, "timeout", "wrong",
     ]  # fmt: skip
-    # Twice the deadline and two starts: no third try, and no neighbour waits out a deadline of its own
+    # No third try, and no neighbour waits out a deadline of its own
     assert time.monotonic() - start < 2 * sandbox.deadline_s + 8
 
 
@@ -132,18 +110,13 @@ def test_a_child_killed_in_the_middle_is_not_the_answers_fault():
         thread = threading.Thread(target=lambda: got.extend(statuses(sandbox, "1", r"\boxed{1}", *slow)))
         before = user_ticks(pid)
         thread.start()
-        wait_until(lambda: user_ticks(pid) > before + 5)
+        until(lambda: user_ticks(pid) > before + 5)
         # When the child dies over one of them
         os.kill(pid, signal.SIGKILL)
         thread.join(timeout=30)
         # Then every answer has the verdict that it has alone
         assert got == ["correct"] + ["unparsable"] * 3
         assert sandbox.child_pids() != [pid]
-
-
-def user_ticks(pid):
-    """CPU time of a process, in hundredths of a second."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 def self_made(count):
@@ -179,7 +152,7 @@ def test_no_child_can_be_started(tmp_path, monkeypatch):
 
 def test_several_threads_and_children_share_a_sandbox():
     with make(children=2) as sandbox:
-        wait_until(lambda: len(sandbox.child_pids()) == 2)
+        until(lambda: len(sandbox.child_pids()) == 2)
         results = {}
 
         def work(gold):
@@ -209,7 +182,7 @@ def test_close_ends_the_children_even_in_the_middle_of_an_answer():
     thread = threading.Thread(target=work)
     thread.start()
     before = user_ticks(pid)
-    wait_until(lambda: user_ticks(pid) > before + 10)
+    until(lambda: user_ticks(pid) > before + 10)
     start = time.monotonic()
     sandbox.close()
     thread.join(timeout=10)
@@ -220,25 +193,54 @@ def test_close_ends_the_children_even_in_the_middle_of_an_answer():
         sandbox.verify([Item("1", r"\boxed{1}")])
 
 
-def test_no_child_survives_the_sigkill_of_its_parent():
-    # Given a parent whose child hangs in an answer, where it does not read its pipe
+@pytest.mark.parametrize("hangs", [True, False])
+def test_nothing_survives_the_sigkill_of_the_parent(hangs):
+    # Given a parent whose child waits for work, or hangs in an answer, where it does not read its pipe
     script = f"""
-import threading
+import sys
 from scorer.sandbox import Item, Sandbox
 sandbox = Sandbox(1, 60.0, 256, 4000, 1000)
 sandbox.verify([Item("1", r"\\boxed{{1}}")])
 print(*sandbox.child_pids(), flush=True)
-sandbox.verify([Item("1", r"{TOWER}")])
+sandbox.verify([Item("1", r"{TOWER}")]) if {hangs} else sys.stdin.read()
 """
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )
     pid = int(parent.stdout.readline())
+    server = parent_of(pid)
+    assert parent_of(server) == parent.pid
     before = user_ticks(pid)
-    wait_until(lambda: user_ticks(pid) > before + 10)
+    until(lambda: not hangs or user_ticks(pid) > before + 10)
     # When the parent is killed
     parent.kill()
-    parent.wait()
-    # Then the child is gone at once
-    wait_until(lambda: not is_running(pid), seconds=5)
+    parent.communicate()
+    # Then the child and its server are gone at once
+    until(lambda: not is_running(pid) and not is_running(server), "end", seconds=5)
+
+
+def test_a_server_at_its_imports_does_not_survive_either(tmp_path):
+    # Given a server whose import never ends
+    (tmp_path / "math_verify.py").write_text("while True: pass")
+    script = """
+import sys
+from scorer.sandbox import Sandbox
+sandbox = Sandbox(1, 60.0, 256, 4000, 1000)
+sys.stdin.read()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+    until(lambda: started_by(parent.pid), "start", seconds=60)
+    (server,) = started_by(parent.pid)
+    try:
+        until(lambda: user_ticks(server) > 200, "import", seconds=60)
+        parent.kill()
+        parent.communicate()
+        until(lambda: not is_running(server), "end", seconds=5)
+    finally:
+        if is_running(server):
+            os.kill(server, signal.SIGKILL)
 
 
 def test_a_child_knows_neither_the_environment_nor_heavy_libraries(monkeypatch):
@@ -246,16 +248,28 @@ def test_a_child_knows_neither_the_environment_nor_heavy_libraries(monkeypatch):
     with make() as sandbox:
         sandbox.verify([Item("1", r"\boxed{1}")])
         (pid,) = sandbox.child_pids()
+        assert b"secret" not in Path(f"/proc/{parent_of(pid)}/environ").read_bytes()
         assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
         assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_no_answer_pays_for_imports() -> None:
-    code = (
-        "from scorer.verifier import warm_up; warm_up('math'); import sys; print({'sympy', 'pint'} <= set(sys.modules))"
-    )
+@pytest.mark.parametrize("kind", ["math", "paper"])
+def test_no_answer_pays_for_imports(kind) -> None:
+    code = f"""
+import sys
+from scorer.answers import Answer
+from scorer.verifier import judge, warm_up
+warm_up("{kind}")
+loaded = set(sys.modules)
+assert {{"sympy", "math_verify"}} <= loaded
+for pair in ("z^2+3", "y"), ("2 km", "3 m"), ("3:2", "0.7"), ("y>2", "y<1"), ("x=4", "y^2=3"), (r"\\int y dy", "y"), (
+    r"[0,1] \\cup [2,3]", "[0,3]"), (r"\\{{1,2\\}}", r"\\{{2,3\\}}"), (
+    r"\\sum_{{k=1}}^n k", "n"), (r"\\log 9", r"\\tan 2"):
+    judge("{kind}", pair[0], Answer(pair[1], "exact"), {{}})
+print(sorted(set(sys.modules) - loaded))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "True\n"
+    assert done.stdout == "[]\n"
 
 
 def test_gold_answers_are_checked_and_cannot_hang(sandbox):
