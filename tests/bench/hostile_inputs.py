@@ -28,6 +28,7 @@ _HANGS = (
     r"\prod_{k=A}^{10^{9}} k", r"\prod_{k=1}^{10^{7}} (x+C)", r"(x+y+Az)^{300}", r"\pi^{\pi^{\pi^{\pi^{A}}}}",
     r"\sin(A0^{10^{10}})", r"\lfloor A^{9^{9}} \rfloor", r"\gcd(C^{9^9}, A)", r"C^{99999999} - A^{99999998}",
     r"7^{A^{7^7}} cm", r"x = 9^{9^{A^9}}", r"\sqrt{A}^{10^{10}}", r"\log_{10} (B^{C^{9}})",
+    r"x^{C00000A!}", r"(x+1)^{A^{9^{9}}}", r"x^{2^{A^{6^{B}}}}", r"y^{\binom{10^{9}}{A \cdot 10^{8}}}", r"x < A^{B^{C^9}}",
 )  # fmt: skip
 _NESTED = (
     ("(", ")"), ("{", "}"), (r"\{", r"\}"), ("[", "]"), (r"\left(", r"\right)"), (r"\frac{1}{", "}"), (r"\sqrt{", "}"),
@@ -43,7 +44,7 @@ _CODE = (
 
 
 def inputs(count: int, seed: int = 0) -> Iterator[tuple[str, Item]]:
-    """(kind, numbered completion with a gold answer), most of them in a box; one in a hundred is made to hang."""
+    """(kind, numbered completion with a gold answer), most of them in a box; one in seventy is made to hang."""
     dice = random.Random(seed)
     makers = list(_MAKERS.items())
     weights = [weight for _, (weight, _) in makers]
@@ -98,12 +99,12 @@ def _megabyte(dice: random.Random) -> str:
 
 
 _MAKERS: dict[str, tuple[int, Callable[[random.Random], str]]] = {
-    "tokens": (643, lambda dice: " ".join(dice.choices(_TOKENS, k=dice.randrange(1, 40)))),
+    "tokens": (639, lambda dice: " ".join(dice.choices(_TOKENS, k=dice.randrange(1, 40)))),
     "mutated": (120, _mutated),
     "characters": (196, _characters),
     "nested": (12, _nested),
     "digits": (7, _digits),
-    "hangs": (10, _hang),
+    "hangs": (14, _hang),
     "code": (10, lambda dice: dice.choice(_CODE)),
     "megabytes": (2, _megabyte),
 }
