@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli import COMMANDS, main
+from deploy.cli import main
+from deploy.commands import COMMANDS
 
 WORKERS = ["actor", "scorer", "learner"]
 

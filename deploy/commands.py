@@ -1,0 +1,225 @@
+"""The commands of `hero`: what each runs, its examples, and the sections of the settings that it reads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common import logs
+
+if TYPE_CHECKING:
+    from common.settings import Sections
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Callable[[argparse.Namespace, list[str]], int]
+    summary: str
+    examples: str
+    sections: tuple[str, ...]
+
+
+def _settings(arguments: argparse.Namespace, flags: list[str]) -> Sections:
+    from common import config
+
+    return config.load(arguments.config, flags)
+
+
+def _up(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import up
+
+    settings = _settings(arguments, flags)
+    return up.dry_run(settings) if arguments.dry_run else up.run(settings)
+
+
+def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
+    def run(arguments: argparse.Namespace, flags: list[str]) -> int:
+        from common.errors import BrokerUnavailable
+        from common.server import configured_url
+        from deploy.run_folder import run_id_of
+
+        settings = _settings(arguments, flags)
+        logs.start(role)
+        url = configured_url(settings.broker.url)
+        if url is None:
+            raise BrokerUnavailable("which broker? give --broker.url or set REDIS_URL (only `hero up` starts one)")
+        if role == "learner":
+            from deploy import prepare
+            from deploy.run_folder import open_run
+            from deploy.show import console
+            from learner.worker import run as run_learner
+
+            if settings.run.id is None or not (settings.run.folder / "run.json").is_file():
+                open_run(settings)
+            return run_learner(settings, url, run_id_of(settings), prepare.prompts(settings, console))
+        if role == "actor":
+            from actors.worker import run as run_actor
+
+            return run_actor(settings, url, run_id_of(settings))
+        from scorer.worker import run as run_scorer
+
+        return run_scorer(settings, url, run_id_of(settings))
+
+    return run
+
+
+def _sft(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import cold_start
+
+    return cold_start.sft(_settings(arguments, flags))
+
+
+def _rm(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.train_rm import rm
+
+    return rm(_settings(arguments, flags))
+
+
+def _score(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.score import score
+
+    return score(arguments, flags)
+
+
+def _compare(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.rescore import compare
+
+    return compare(arguments, flags)
+
+
+def _shadow(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import shadow
+
+    return shadow.run(arguments, flags)
+
+
+def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import queue
+
+    return queue.run(arguments, flags)
+
+
+def _acl(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import acl
+
+    return acl.run(arguments, flags)
+
+
+COMMANDS: dict[str, Command] = {
+    "up": Command(
+        _up,
+        "Run everything on this machine: broker, learner, actors, scorers; evaluate before and after.",
+        """  hero up deploy/configs/quickstart.toml
+  hero up deploy/configs/quickstart.toml --rewards verifier --run.folder runs/verifier-only
+  hero up my.toml --learner.lr 2e-5 --scorer.count 4
+  hero up my.toml --dry-run            check the settings, start nothing
+  HERO_LEARNER__LR=2e-5 hero up my.toml
+
+The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at once.""",
+        (
+            "run",
+            "broker",
+            "model",
+            "data",
+            "sampling",
+            "actor",
+            "scorer",
+            "verifier",
+            "reward_model",
+            "reward",
+            "learner",
+            "weights",
+            "eval",
+        ),
+    ),
+    "actor": Command(
+        _worker("actor"),
+        "One rollout actor: takes tickets, samples with vLLM. Join a run from any host, leave at any time.",
+        "  hero actor my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
+        ("run", "broker", "model", "actor", "weights"),
+    ),
+    "scorer": Command(
+        _worker("scorer"),
+        "One scorer: verifier, reward model, HERO. Start as many as the lag of the rollouts asks for.",
+        "  hero scorer my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
+        ("run", "broker", "scorer", "verifier", "reward_model", "reward"),
+    ),
+    "learner": Command(
+        _worker("learner"),
+        "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
+        "  hero learner my.toml --broker.url redis://head:6379/0",
+        ("run", "broker", "model", "data", "sampling", "learner", "weights"),
+    ),
+    "sft": Command(
+        _sft,
+        "Cold start: supervised fine-tuning on worked solutions, or on the model's own right samples.",
+        """  hero sft deploy/configs/quickstart.toml        a new small policy, since sft.base is empty
+  hero sft my.toml --sft.base Qwen/Qwen3-0.6B --sft.out runs/policy --data.solution solution
+  hero sft my.toml --sft.base Qwen/Qwen3-4B-Base --sft.source samples --sft.problems 4000 --sft.completions 4""",
+        ("data", "sampling", "verifier", "sft"),
+    ),
+    "rm": Command(
+        _rm,
+        "Reward model: train a classifier on labelled samples of the policy, or on a file; say what it is worth.",
+        """  hero rm deploy/configs/quickstart.toml --rm.prompts 2000
+  hero rm my.toml --rm.data labelled.jsonl --rm.further '["other.jsonl"]' --rm.loss bradley_terry
+
+A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed{42}", "correct": true}""",
+        ("model", "data", "sampling", "rm"),
+    ),
+    "score": Command(
+        _score,
+        'Score a file of {"question", "gold", "completions": [...]} rows: statuses, rewards, weight of each.',
+        """  hero score groups.jsonl --rewards verifier
+  hero score groups.jsonl --rewards hero --reward_model.model runs/reward-model --out scored.jsonl
+  hero score groups.jsonl --config my.toml --explain 1
+  hero score groups.jsonl --explain 3 --learner.advantage corpo
+  hero score --from-run runs/quickstart/hero --rewards verifier --out again.jsonl""",
+        ("verifier", "reward_model", "reward"),
+    ),
+    "compare": Command(
+        _compare,
+        "How the rewards and advantages of a recorded run would change under other settings: a table and a picture.",
+        """  hero compare runs/quickstart/hero --reward.alpha 0.05 --reward.beta 0.05
+  hero compare runs/quickstart/hero --rewards verifier
+  hero compare runs/quickstart/hero --learner.advantage corpo --plot corpo.png""",
+        ("reward",),
+    ),
+    "shadow": Command(
+        _shadow,
+        "Score the groups of a living run once more under other settings, beside it: how would rewards change?",
+        """  hero shadow --run runs/quickstart/hero --reward.alpha 0.05          the run's settings but for this
+  hero shadow stricter.toml --run runs/quickstart/hero --name stricter
+  hero shadow --run runs/quickstart/hero --reward_model.model runs/rm-2 --name rm-2 --groups 500
+  hero shadow my-second.toml --first my.toml --run quickstart-1f2e3d --url redis://head:6379/0
+
+A line every few seconds; at the end (Ctrl-C, --groups, or the run is over) the table and picture of `hero compare`.
+What the file leaves out, section by section, is the run's. Verdicts and scores whose settings are the same are the
+recorded ones. The run notices nothing: what it trims before the shadow came is lost to the shadow, and counted.
+The log in --out is one for `hero compare` and `hero score --from-run`.""",
+        ("verifier", "reward_model", "reward"),
+    ),
+    "queue": Command(
+        _queue,
+        "The queues of a run: lag, pending, consumers; and its dead letters: list, show, retry, drop, purge.",
+        """  hero queue lag --run runs/quickstart/hero            the folder of a run that has a server of its own
+  hero queue list --run quickstart-1f2e3d --url redis://head:6379/0
+  hero queue show 1795281650598-0 --run ...            reason, traceback, origin and the message itself
+  hero queue retry 1795281650598-0 --run ...           its ticket once more, as the next attempt
+  hero queue drop 1795281650598-0 --run ...            forget it; the books keep the ticket as dead-lettered
+  hero queue purge --run ...                           forget all of them""",
+        (),
+    ),
+    "acl": Command(
+        _acl,
+        "Users for the broker's ACL file, one for each role with its rights alone, and their new passwords.",
+        """  hero acl --url rediss://head:6379/0 > users.acl      the server reads it by its setting `aclfile`
+  hero acl --url ... --run 'team-a.*' > users.acl      these users reach only runs whose id begins so
+
+The addresses with their passwords are shown on the terminal, once. hero-admin may do everything, hero-queue what
+`hero queue` does; `hero up` takes the learner's.""",
+        (),
+    ),
+}
