@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
@@ -41,25 +42,31 @@ class ChildProcess:
             raise
         finally:
             theirs.close()
-        self._lines = self._socket.makefile("rb")
+        self._come = b""
+        """What has come of the replies that are not taken yet."""
+        self._ends: float | None = None
+        """When the first reply to a request is due at the latest; None for those after it."""
 
     def wait_until_ready(self) -> None:
         """Raises OSError or ValueError with the reason when the child cannot work."""
-        self._socket.settimeout(FORK_SECONDS)
-        status, _, _, _ = self._reply()
+        status, _, _, _ = self._reply(time.monotonic() + FORK_SECONDS)
         if status != "ready":
             raise ValueError(f"a child began with {status[:40]!r}")
 
     def send(self, tasks: list[Task], deadline_s: float) -> None:
-        """Raises OSError when the child is gone, and TimeoutError when it is stopped and its buffer full."""
+        """Raises OSError when the child is gone, and TimeoutError when it is stopped and its buffer full.
+
+        What sending takes of the deadline, the first answer lacks.
+        """
         self.tasks += len(tasks)
+        self._ends = time.monotonic() + deadline_s + FLUSH_SECONDS
         self._socket.settimeout(deadline_s)
         self._socket.sendall(json.dumps(tasks, default=dict).encode() + b"\n")
 
     def receive(self, deadline_s: float) -> Verdict:
         """The next verdict. Raises TimeoutError, ValueError when the child died or talks nonsense, else OSError."""
-        self._socket.settimeout(deadline_s + FLUSH_SECONDS)
-        status, extracted, milliseconds, rule = self._reply()
+        ends, self._ends = self._ends or time.monotonic() + deadline_s + FLUSH_SECONDS, None
+        status, extracted, milliseconds, rule = self._reply(ends)
         if status not in get_args(Status):
             raise ValueError(f"a child answered with the status {status[:40]!r}")
         return Verdict(cast(Status, status), extracted, milliseconds, rule)
@@ -84,7 +91,6 @@ class ChildProcess:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it has ended, and the server has reaped it
-        self._lines.close()
         self._socket.close()
         os.close(self._progress)
         os.close(self._pidfd)
@@ -98,9 +104,25 @@ class ChildProcess:
         page = os.pread(self._progress, PROGRESS.size, 0)
         return PROGRESS.unpack(page) if len(page) == PROGRESS.size else (0, 0)
 
-    def _reply(self) -> tuple[str, str | None, float, str]:
-        line = self._lines.readline(MAX_REPLY_BYTES)
+    def _reply(self, ends: float) -> tuple[str, str | None, float, str]:
+        line = self._line(ends)
         reply = json.loads(line) if line else "the child died"
         if not (isinstance(reply, list) and [type(part) for part in reply] in _REPLY_TYPES):
             raise ValueError(f"a child's reply is not [status, text, milliseconds, rule]: {reply!r:.80}")
         return reply[0], reply[1], reply[2], reply[3]
+
+    def _line(self, ends: float) -> bytes:
+        """The next line, empty when the child died. TimeoutError at `ends`, however slowly it drips."""
+        while b"\n" not in self._come:
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if len(self._come) > MAX_REPLY_BYTES:
+                raise ValueError(f"a child's reply is longer than {MAX_REPLY_BYTES} bytes")
+            self._socket.settimeout(left)
+            part = self._socket.recv(MAX_REPLY_BYTES)
+            if not part:
+                return b""
+            self._come += part
+        line, _, self._come = self._come.partition(b"\n")
+        return line

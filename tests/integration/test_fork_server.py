@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from common.errors import ChildFailed
 from common.tasks import generate
 from scorer import fork_server_process, supervisor
-from scorer.child_process import ChildProcess
+from scorer.child_process import MAX_REPLY_BYTES, ChildProcess
 from scorer.fork_server_process import ForkServer
 from scorer.sandbox import Item
 from tests.integration.verifying import TOWER, is_running, make, parent_of, started_by, statuses, user_ticks
@@ -88,6 +89,36 @@ def test_a_stopped_child_takes_no_long_request(forked):
         assert "timeout" not in statuses(sandbox, "1", *texts)
         assert time.monotonic() - start < 8
         assert len(forked) > 1
+
+
+def test_a_reply_that_drips_ends_with_the_deadline_and_one_without_end_is_refused():
+    # Given a child that somebody has taken over, and that sends a byte now and then
+    server = ForkServer("paper", 256, False)
+    child, stop = ChildProcess(server), threading.Event()
+    child.wait_until_ready()
+    child._socket.close()
+    child._socket, theirs = socket.socketpair()
+
+    def drip() -> None:
+        while not stop.wait(0.02):
+            theirs.send(b"[")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    # Then its reply is awaited for the deadline and not for as long as it drips
+    with pytest.raises(TimeoutError):
+        child.receive(0.3)
+    stop.set()
+    dripping.join()
+    # And one that never ends a line is not kept
+    sending = threading.Thread(target=lambda: theirs.sendall(b"x" * 2 * MAX_REPLY_BYTES))
+    sending.start()
+    with pytest.raises(ValueError, match="longer than"):
+        child.receive(10.0)
+    child.end()
+    sending.join(10)
+    theirs.close()
+    server.close()
 
 
 def test_signals_that_ask_to_end_are_the_parents_to_handle():
