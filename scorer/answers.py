@@ -21,7 +21,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _OPEN_END = re.compile(r"\n|\$|\\[)\]]|\.(?=\s|$)")
 _UNFINISHED = re.compile(r"[-+*/=^_,:(\[{<>\\]$|\\(?!pi|infty|emptyset|circ|%)[a-zA-Z]+$")
 _STATED = re.compile(
-    r"####|^[*\s]*A:|^[*#\s]*(?:final\s+)?answer[*\s]*\n|"
+    r"####|^[*\s]{0,8}A:|^[*#\s]{0,8}(?:final\s{1,8})?answer[*\s]{0,8}\n|"
     r"\banswers?\b[^.\n:=$]{0,80}?(?:\b(?:is|are|equals|be)\b(?!\s+(?:not|in|of)\b)|:|=)",
     re.I | re.M,
 )
