@@ -40,8 +40,8 @@ def client_of(url: str) -> Any:
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
     }
-    parts = urlsplit(url)
-    plain, _, kind = parts.scheme.partition("+")
+    scheme, netloc, rest = parted(url)
+    plain, _, kind = scheme.partition("+")
     if not kind and plain in ("redis", "rediss", "unix"):
         client = redis.Redis.from_url(url, **options)
         pool = client.connection_pool
@@ -52,12 +52,14 @@ def client_of(url: str) -> Any:
         return client
     if plain not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
         raise ValueError("it begins with none of redis://, rediss://, unix://, redis+sentinel://, redis+cluster://")
-    options |= {"username": _text(parts.username), "password": _text(parts.password)}
+    user, _, hosts = netloc.rpartition("@")
+    parts = urlsplit(f"{scheme}://{user}@{rest}")
+    options |= {"username": _text(parts.username or None), "password": _text(parts.password)}
     asked = parse_url(f"{plain}://?{parts.query}")  # type: ignore[no-untyped-call]
     tls = {name: value for name, value in asked.items() if name.startswith("ssl_")} | {"ssl": plain == "rediss"}
     if kind == "cluster":
         node: Any = ClusterNode
-        nodes = [node(host, port) for host, port in _hosts(parts.netloc, SERVER_PORT)]
+        nodes = [node(host, port) for host, port in _hosts(hosts, SERVER_PORT)]
         options["retry"] = Retry(ExponentialBackoff(cap=0.5), CLUSTER_RETRIES)
         return redis.RedisCluster(startup_nodes=nodes, **options, **tls)
     service, _, database = parts.path.strip("/").partition("/")
@@ -66,7 +68,7 @@ def client_of(url: str) -> Any:
             "a Sentinel's address ends with the name of its primary, e.g. redis+sentinel://a:26379/mymaster"
         )
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        _hosts(parts.netloc, SENTINEL_PORT),
+        _hosts(hosts, SENTINEL_PORT),
         sentinel_kwargs={
             "socket_timeout": CONNECT_TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -79,6 +81,13 @@ def client_of(url: str) -> Any:
         **tls,
     )
     return sentinel.master_for(service, db=int(database or 0))
+
+
+def parted(url: str) -> tuple[str, str, str]:
+    """Scheme, user with hosts, and the rest: urlsplit refuses several hosts with an IPv6 address among them."""
+    scheme, _, after = url.partition("://")
+    end = next((place for place, letter in enumerate(after) if letter in "/?#"), len(after))
+    return scheme.lower(), after[:end], after[end:]
 
 
 def is_cluster(client: Any) -> bool:
@@ -97,9 +106,9 @@ def shown(url: str) -> str:
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url))
 
 
-def _hosts(netloc: str, port: int) -> list[tuple[str, int]]:
+def _hosts(hosts: str, port: int) -> list[tuple[str, int]]:
     found = []
-    for place in netloc.rpartition("@")[2].split(","):
+    for place in hosts.split(","):
         one = urlsplit(f"//{place}")
         if not one.hostname:
             raise ValueError(f"{place!r} is no host")

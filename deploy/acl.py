@@ -17,8 +17,8 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
+from common.address import parted
 from common.errors import ConfigError
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
@@ -54,10 +54,10 @@ def rights(run: str) -> dict[str, str]:
 
 def address(url: str, user: str, password: str) -> str:
     """`url` with this user. Raises ConfigError when it has one already."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc or not parts.netloc:
+    scheme, netloc, rest = parted(url)
+    if "@" in netloc or not netloc:
         raise ConfigError("--url: give the broker's address without a user, e.g. rediss://head:6379/0")
-    return parts._replace(netloc=f"{user}:{password}@{parts.netloc}").geturl()
+    return f"{scheme}://{user}:{password}@{netloc}{rest}"
 
 
 def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:

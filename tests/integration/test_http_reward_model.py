@@ -117,16 +117,20 @@ class Misbehaving(BaseHTTPRequestHandler):
     scores: list[float] = []
     hang = threading.Event()
     most = at_a_time = 0
-    lock = threading.Lock()
+    changed = threading.Condition()
+    meet = False
+    """Whether a request waits for a second one beside it."""
 
     def do_GET(self) -> None:
         self._reply(200, {"data": [{"id": "rm", "max_model_len": 128}]})
 
     def do_POST(self) -> None:
         kind = type(self)
-        with kind.lock:
+        with kind.changed:
             kind.at_a_time += 1
             kind.most = max(kind.most, kind.at_a_time)
+            kind.changed.notify_all()
+            assert not kind.meet or kind.changed.wait_for(lambda: kind.most > 1, timeout=10)
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert asked["use_activation"] is False
         status = kind.failing.pop(0) if kind.failing else 200
@@ -137,7 +141,7 @@ class Misbehaving(BaseHTTPRequestHandler):
             return
         rows = [kind.scores.pop(0) if kind.scores else float(len(ids)) for ids in asked["input"]]
         data = [{"index": n, "data": base64.b64encode(np.float32([x]).tobytes()).decode()} for n, x in enumerate(rows)]
-        with kind.lock:
+        with kind.changed:
             kind.at_a_time -= 1
         self._reply(status or 200, {"data": data[::-1]})
 
@@ -205,7 +209,7 @@ def test_a_refusal_is_not_repeated(misbehaving, folder):
 def test_requests_are_bounded_and_their_scores_in_order(misbehaving, folder):
     url, kind = misbehaving
     model = connect(url, folder, batch_tokens=1, concurrency=3)
-    kind.most = 0
+    kind.most, kind.meet = 0, True
     lengths = [len(model.tokenizer(f"<|user|>{s.question}<|assistant|>{s.completion}")["input_ids"]) for s in SAMPLES]
     assert model.score(SAMPLES).tolist() == [length + 1 for length in lengths]
     assert 1 < kind.most <= 3
