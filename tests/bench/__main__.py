@@ -50,7 +50,7 @@ BENCHES = {
         "verifier", 1, False, "recall and wrongly accepted answers on labelled pairs (their folder: see there)"
     ),
     "hostile": Bench(
-        "hostile", 30, False, "100,000 hostile answers: longest hold / deadline + 0.5 s; <= 1 (HOSTILE_INPUTS)"
+        "hostile", 14, False, "100,000 hostile answers: longest hold / deadline + 0.5 s; <= 1 (HOSTILE_INPUTS)"
     ),
     "learner_step": Bench(
         "learner_step", 8, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"

@@ -45,7 +45,7 @@ _CODE = (
 
 
 def inputs(count: int, seed: int = 0) -> Iterator[tuple[str, Item]]:
-    """(kind, numbered completion with a gold answer), most of them in a box; one in seventy is made to hang."""
+    """(kind, numbered completion with a gold answer), most of them in a box; one in forty-five is made to hang."""
     dice = random.Random(seed)
     makers = list(_MAKERS.items())
     weights = [weight for _, (weight, _) in makers]
@@ -100,12 +100,12 @@ def _megabyte(dice: random.Random) -> str:
 
 
 _MAKERS: dict[str, tuple[int, Callable[[random.Random], str]]] = {
-    "tokens": (639, lambda dice: " ".join(dice.choices(_TOKENS, k=dice.randrange(1, 40)))),
+    "tokens": (631, lambda dice: " ".join(dice.choices(_TOKENS, k=dice.randrange(1, 40)))),
     "mutated": (120, _mutated),
     "characters": (196, _characters),
     "nested": (12, _nested),
     "digits": (7, _digits),
-    "hangs": (14, _hang),
+    "hangs": (22, _hang),
     "code": (10, lambda dice: dice.choice(_CODE)),
     "megabytes": (2, _megabyte),
 }
