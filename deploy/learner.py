@@ -1,0 +1,29 @@
+"""`hero learner`: one rank of the learner. Rank 0 opens the run and talks to its broker, the others follow it."""
+
+from __future__ import annotations
+
+from structlog.contextvars import bind_contextvars
+
+from common.server import needed_url
+from common.settings import Sections
+from deploy import prepare
+from deploy.run_folder import open_run, run_id_of
+from deploy.show import console
+from learner import distributed
+from learner.ranks import joined
+from learner.worker import run as run_learner
+from learner.worker import run_with_others
+
+
+def run(settings: Sections) -> int:
+    """Trains to the end, or until a signal; returns the exit code."""
+    rank, count = distributed.launched() or (0, 1)
+    if count > 1:
+        bind_contextvars(rank=rank)
+    url = "" if rank else needed_url(settings.broker.url)
+    with joined(settings) as ranks:
+        if rank:
+            return run_with_others(settings, ranks)
+        if settings.run.id is None or not (settings.run.folder / "run.json").is_file():
+            open_run(settings)
+        return run_learner(settings, url, run_id_of(settings), prepare.prompts(settings, console), ranks)
