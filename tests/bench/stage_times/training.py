@@ -1,0 +1,80 @@
+"""What the learner takes: a step by its tokens, a publication, a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from common import weights
+from common.settings import Sections
+from learner import checkpoint
+from learner.batch import Sequence
+from learner.options import policy_options
+from learner.policy import Policy
+from learner.publisher import CHECK_SEQUENCES, CHECK_TOKENS
+from learner.render import Renderer
+from tests.bench.stage_times.fit import Row, Stopwatch, nonnegative_fit
+from tests.bench.stage_times.groups import group_tokens
+from tests.bench.stages import Group
+
+REPEATS = 3
+SMALL_PART = 8  # a step on so small a part of a batch shows what a step takes in any case
+
+
+def measure(settings: Sections, groups: list[Group]) -> dict[str, float]:
+    """train_step_s, train_token_s, publish_s, checkpoint_s."""
+    torch.set_num_threads(settings.learner.threads)
+    clock = Stopwatch(settings.learner.threads)
+    policy = Policy(settings.run.folder / "export", policy_options(settings))
+    size, rows = settings.learner.groups_per_step, list[Row]()
+    starts = range(0, len(groups) - size + 1, size)
+    for start in [starts[0], *starts]:  # the first one twice: first calls
+        for part in (groups[start : start + size], groups[start : start + max(1, size // SMALL_PART)]):
+            batch = _sequences(settings, part)
+            clock.start()
+            policy.step(batch, settings.sampling.temperature)
+            rows.append(([1.0, sum(group_tokens(settings, part))], clock.stop()))
+    step_s, token_s = nonnegative_fit(rows[2:])
+    publish_s, checkpoint_s = _writing(settings, policy, _sequences(settings, groups[:1])[:CHECK_SEQUENCES], clock)
+    return {"train_step_s": step_s, "train_token_s": token_s, "publish_s": publish_s, "checkpoint_s": checkpoint_s}
+
+
+def _sequences(settings: Sections, groups: list[Group]) -> list[Sequence]:
+    renderer = Renderer(Path(settings.model.policy), settings.data.system_prompt)
+    end, found = renderer.tokenizer.eos_token_id, []
+    for group in groups:
+        prompt = renderer.prompt_ids(group["question"])
+        for c in group["completions"]:
+            ids = renderer.tokenizer(c["text"], add_special_tokens=False)["input_ids"] + [end] * (c["finish"] == "stop")
+            if ids:
+                found.append(Sequence(prompt, np.array(ids), np.full(len(ids), -0.5), c["advantage"] or 0.0))
+    return found
+
+
+def _writing(settings: Sections, policy: Policy, some: list[Sequence], clock: Stopwatch) -> tuple[float, float]:
+    """Seconds of a publication with its check sequences, and of a checkpoint; medians."""
+    root = weights.default_folder(f"stage-times-{os.getpid()}", settings.run.folder)
+    check = [Sequence(s.prompt_ids, s.completion_ids[:CHECK_TOKENS], s.behaviour[:CHECK_TOKENS], 0.0) for s in some]
+
+    def save(file: Path) -> None:
+        save_file({name: w.detach().cpu().contiguous() for name, w in policy.named_weights()}, file)
+
+    publish, commit = [], []
+    with tempfile.TemporaryDirectory(dir=settings.run.folder) as folder:
+        for turn in range(REPEATS + 1):
+            clock.start()
+            weights.publish(root, 1, turn, save, 2)
+            policy.logprobs(check, 1.0)
+            publish.append(clock.stop())
+            clock.start()
+            checkpoint.save(Path(folder), 1, turn, policy.save, b"", 1)
+            commit.append(clock.stop())
+    weights.prune(root, 0)
+    root.rmdir()
+    return statistics.median(publish[1:]), statistics.median(commit[1:])
