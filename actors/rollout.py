@@ -9,6 +9,7 @@ import numpy as np
 
 from actors.engine import Sampled
 from common.deliveries import Delivery
+from common.lanes import Lane, Stage
 from common.schema import Completion, Policy, Rollout
 
 STEPS_PER_INCARNATION = 2**32
@@ -32,7 +33,7 @@ def completion_of(sampled: Sampled) -> Completion:
 
 
 class Groups:
-    """Groups being sampled: a group leaves only when its last completion has ended."""
+    """Groups being sampled, by the names of their deliveries: one leaves only when its last completion has ended."""
 
     def __init__(self, actor: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._actor = actor
@@ -42,22 +43,23 @@ class Groups:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __contains__(self, entry: str) -> bool:
-        return entry in self._open
-
     def start(self, delivery: Delivery) -> None:
-        self._open[delivery.entry] = (delivery, self._clock(), {})
+        self._open[delivery.name] = (delivery, self._clock(), {})
 
-    def give_up(self, entry: str) -> Delivery | None:
+    def give_up(self, name: str) -> Delivery | None:
         """Forgets a group, e.g. one whose lease was lost."""
-        found = self._open.pop(entry, None)
+        found = self._open.pop(name, None)
         return found[0] if found else None
 
-    def deliveries(self) -> list[Delivery]:
-        return [delivery for delivery, _, _ in self._open.values()]
+    def of(self, lane: Lane) -> list[Delivery]:
+        """The groups of a lane, the one that was started first at the front."""
+        return [delivery for delivery, _, _ in self._open.values() if delivery.ticket.lane == lane]
+
+    def entries(self, stage: Stage) -> set[str]:
+        return {delivery.entry for delivery, _, _ in self._open.values() if delivery.stage == stage}
 
     def add(self, sampled: Sampled) -> tuple[Delivery, Rollout] | None:
-        """The finished group when this was its last completion. `request_id` is the delivery's entry."""
+        """The finished group when this was its last completion. `request_id` is the delivery's name."""
         found = self._open.get(sampled.request_id)
         if found is None:  # of a group that was given up
             return None

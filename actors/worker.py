@@ -13,8 +13,10 @@ import structlog
 
 from actors.engine import Engine, EngineOptions
 from actors.rollout import Groups, version_key
+from actors.slots import Slots
 from common.deliveries import Delivery
 from common.errors import BrokerUnavailable, SamplerMismatch, WeightsError
+from common.lanes import Stage
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
@@ -25,9 +27,9 @@ from common.waiting import Waiting
 from common.weights import verified
 
 POLICY_POLL_S = 0.02
-IDLE_BLOCK_MS = 200
 DRAIN_S = 20.0  # for its groups; as long again for all else
 WEIGHTS_RETRY_S = 1.0
+TICKETS: tuple[Stage, ...] = ("tickets", "eval:tickets")
 
 log = structlog.get_logger("actor")
 
@@ -77,10 +79,8 @@ class Actor:
         self._leases = Leases(broker, settings.broker.claim_after_ms)
         self._poll = Every(POLICY_POLL_S)
         self._pulse = Every(1.0)
-        self._reclaim = Every(settings.broker.claim_after_ms / 2000)
+        self._slots = Slots(settings, broker, engine, self._groups, self._leases, self._start)
         self._waiting = Waiting("actor")
-        self._suspect: Delivery | None = None
-        """A ticket whose last delivery this is: it is sampled alone, should it be what ends engines."""
         self._retry_weights_at = 0.0
         self._told_missing = ""
         self._worst_difference = 0.0
@@ -100,7 +100,8 @@ class Actor:
 
     def close(self) -> None:
         self._leases.close()
-        self._broker.leave("tickets")
+        for stage in TICKETS:
+            self._broker.leave(stage)
         self._engine.close()
 
     def _over(self) -> bool:
@@ -179,29 +180,7 @@ class Actor:
         if self._policy is None:
             self._stop.wait(POLICY_POLL_S)
             return
-        if self._suspect:
-            if not self._engine.busy:
-                suspect, self._suspect = self._suspect, None
-                self._start(suspect)
-            return
-        free = self._settings.actor.groups_in_flight - len(self._groups)
-        if free > 0 and self._reclaim.due():
-            self._reclaim_tickets(free)
-        elif free > 0 and time.monotonic() >= self._retry_weights_at:
-            taken = self._broker.read("tickets", free, 0 if self._engine.busy else IDLE_BLOCK_MS)
-            self._leases.hold(taken)
-            for delivery in taken:
-                self._start(delivery)
-
-    def _reclaim_tickets(self, free: int) -> None:
-        after_ms, most = self._settings.broker.claim_after_ms, self._settings.broker.max_deliveries
-        taken = self._broker.claim("tickets", after_ms, most, held=self._groups, count=free)
-        self._leases.hold(taken)
-        for delivery in taken:
-            if delivery.deliveries == most:
-                self._suspect = delivery
-            else:
-                self._start(delivery)
+        self._slots.take(read_from=self._retry_weights_at)
 
     def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -210,10 +189,11 @@ class Actor:
             self._follow_policy(at_least=ticket.step)
         try:
             self._engine.add(
-                delivery.entry,
+                delivery.name,
                 ticket.prompt_ids.tolist(),
                 n=ticket.completions,
                 temperature=ticket.temperature,
+                top_p=ticket.top_p,
                 max_tokens=ticket.max_tokens,
             )
         except ValueError as error:  # this prompt can never be sampled here
@@ -223,12 +203,10 @@ class Actor:
         self._groups.start(delivery)
 
     def _sample(self) -> None:
-        for entry in self._leases.lost():
-            if self._suspect and self._suspect.entry == entry:
-                self._suspect = None
-            if self._groups.give_up(entry):
-                log.warning("lease lost, group given up", entry=entry)
-                self._engine.abort([entry])
+        for name in self._leases.lost():
+            if self._groups.give_up(name):
+                log.warning("lease lost, group given up", delivery=name)
+                self._engine.abort([name])
         if not self._engine.busy:
             return
         started = time.monotonic()

@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.dead_letters import DeadLetters
-from common.schema import Stage
+from common.lanes import GROUPS, Lane, Stage, lane_of
 from common.untrusted import count
-
-GROUPS: dict[Stage, str] = {"tickets": "actors", "rollouts": "scorers", "scored": "learner"}
-"""The consumer group that owns a stage's stream."""
 
 
 class Backlog(DeadLetters):
@@ -47,12 +44,12 @@ class Backlog(DeadLetters):
             if info["name"] != group.encode()
         ]
 
-    def idle(self, held: int) -> bool:
-        """Whether no stream has anything left for anybody, beside `held` scored groups that the learner holds.
+    def idle(self, held: int, lane: Lane = "train") -> bool:
+        """Whether no stream of a lane has anything left for anybody, beside `held` scored groups of the learner's.
 
         The stages are asked in the order of the walk, so that a ticket that moves on meanwhile is not missed.
         """
-        stages = self.backlog()
+        stages = {stage: state for stage, state in self.backlog().items() if lane_of(stage) == lane}
         pending = [state["pending"] or 0 for state in stages.values()]
         empty = all(state["lag"] == 0 or not state["length"] for state in stages.values())
         return empty and not any(pending[:-1]) and pending[-1] <= held

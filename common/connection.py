@@ -49,6 +49,11 @@ KINDS = {
     "policy": "string",
     "sigma": "string",
     "lost": "hash",
+    "eval:tickets": "stream",
+    "eval:rollouts": "stream",
+    "eval:scored": "stream",
+    "eval:open": "hash",
+    "eval:issued": "string",
 }
 """What the keys of a run hold."""
 LAST_ENTRY = b"18446744073709551615-18446744073709551615"

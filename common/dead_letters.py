@@ -1,6 +1,6 @@
 """What was given up: a stream of messages as they were, each with the reason, and what may become of it.
 
-    {run}:dead     stream of dead letters, read by the learner and by `hero queue`
+    {run}:dead     stream of dead letters of both lanes, read by the learner and by `hero queue`
 
 The learner books a letter's ticket as dead-lettered and issues a new ticket in its place. A letter stays until
 somebody looks, or until a thousand newer ones have come: `retry` puts its ticket up again as the next attempt, `drop`
@@ -33,13 +33,18 @@ class DeadLetters(SharedState):
         return int(self._do("xlen", self.key("dead")))
 
     def retry(self, entry: str, letter: DeadLetter) -> bool:
-        """Puts the letter's ticket up again; False when it has moved on. SchemaError when no ticket can be read."""
+        """Puts the letter's ticket up again; False when it has moved on. SchemaError when no ticket can be read.
+
+        Evaluation waits for none that was given up, and asks everything again in its next round: SchemaError, too.
+        """
         message = unpack(letter.body)
         if not isinstance(message, Ticket | Rollout | Scored):
             raise SchemaError(f"the letter holds a {message.KIND}, not a ticket")
         ticket = message if isinstance(message, Ticket) else message.ticket
         if ticket.run != self.run:
             raise SchemaError(f"it belongs to run {ticket.run!r:.140}")
+        if ticket.lane != "train":
+            raise SchemaError("it is one of evaluation")
         following = replace(ticket, attempt=ticket.attempt + 1)
         args = [entry, ticket.id, ticket.attempt, following.attempt, pack(following)]
         return bool(self._script("retry", ["open", "tickets", "dead"], args))

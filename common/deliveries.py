@@ -14,12 +14,14 @@ from typing import Any
 import redis
 import structlog
 
-from common.backlog import GROUPS, Backlog
+from common.backlog import Backlog
 from common.dead_letters import LETTER_BODY_BYTES, MOST_LETTERS
 from common.errors import BrokerUnavailable, SchemaError
-from common.schema import DeadLetter, Message, Rollout, Scored, Stage, Ticket, pack, unpack
+from common.lanes import GROUPS, Stage, lane_of, named, state_of
+from common.schema import DeadLetter, Message, Rollout, Scored, Ticket, pack, unpack
 
-EXPECTED: dict[Stage, type] = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
+EXPECTED = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
+"""What the stages of either lane carry."""
 
 LISTED = 10_000  # pending messages, without what they say
 CLAIMED_TOGETHER = 64  # half a megabyte each, at worst more: a reply must come within the client's timeout
@@ -44,6 +46,11 @@ class Delivery:
     def ticket(self) -> Ticket:
         return _ticket(self.message)
 
+    @property
+    def name(self) -> str:
+        """Its own among all that a worker holds: entries of two streams may be the same."""
+        return f"{self.stage}/{self.entry}"
+
 
 class Deliveries(Backlog):
     """Takes messages of the streams, keeps them, and gives up what cannot be worked on."""
@@ -66,7 +73,8 @@ class Deliveries(Backlog):
     ) -> list[Delivery]:
         """Takes over at most `count` messages whose lease ran out; one that failed too often goes to the dead letters.
 
-        What is `held` by the caller did not fail, however long the broker was away: its lease is renewed elsewhere.
+        The entries that the caller has `held` did not fail, however long the broker was away: their leases are renewed
+        elsewhere.
         One whose last delivery this is comes alone: should it end its worker once more, it takes no other along.
         """
         due = [item for item in self._pending(stage, idle=min_idle_ms).items() if item[0] not in held]
@@ -126,10 +134,11 @@ class Deliveries(Backlog):
         return good
 
     def renew(self, deliveries: Sequence[Delivery]) -> set[str]:
-        """Renews leases; returns the entries that are still ours (a robbed one must be given up)."""
+        """Renews leases; returns the names of what is still ours (a robbed one must be given up)."""
         mine: set[str] = set()
         for stage, entries in _by_stage(deliveries).items():
-            mine |= {e.decode() for e in self._script("renew", [stage], [GROUPS[stage], self.consumer, *entries])}
+            kept = self._script("renew", [stage], [GROUPS[stage], self.consumer, *entries])
+            mine |= {f"{stage}/{entry.decode()}" for entry in kept}
         return mine
 
     def release(self, deliveries: Sequence[Delivery], idle_ms: int) -> None:
@@ -161,9 +170,9 @@ class Deliveries(Backlog):
     ) -> bool:
         """Whether there is a letter now; without one the ticket has moved on, and the message is only acknowledged."""
         letter = DeadLetter(stage, id, attempt, reason[:4000], trace[-8000:], self.consumer, body[:LETTER_BODY_BYTES])
-        named, fenced = ["" if id is None else id, attempt or 0], "" if incarnation is None else incarnation
-        args = [GROUPS[stage], entry, *named, stage, pack(letter), MOST_LETTERS, fenced]
-        buried = bool(self._script("bury", ["open", stage, "dead", "fence"], args))
+        ticket, fenced = ["" if id is None else id, attempt or 0], "" if incarnation is None else incarnation
+        args = [GROUPS[stage], entry, *ticket, state_of(stage), pack(letter), MOST_LETTERS, fenced]
+        buried = bool(self._script("bury", [named(lane_of(stage), "open"), stage, "dead", "fence"], args))
         event = "dead letter" if buried else "no dead letter, the ticket has moved on"
         log.error(event, stage=stage, ticket=id, attempt=attempt, reason=reason[:4000])
         return buried
@@ -191,13 +200,15 @@ def _named(fields: Mapping[bytes, bytes]) -> tuple[int | None, int | None]:
 
 
 def message_of(stage: Stage, fields: Mapping[bytes, bytes], run: str) -> Ticket | Rollout | Scored:
-    """The message in an entry of a stage's stream. SchemaError for one of another kind or run, and for what is none."""
+    """The message in an entry of a stage's stream. SchemaError for what is none, or of another kind, run or lane."""
     message: Message = unpack(fields.get(b"m", b""))
-    if not isinstance(message, EXPECTED[stage]):
+    if not isinstance(message, EXPECTED[state_of(stage)]):
         raise SchemaError(f"a {message.KIND} in the stream of {stage}")
     assert isinstance(message, Ticket | Rollout | Scored)
     if (of := _ticket(message).run) != run:
         raise SchemaError(f"it belongs to run {of!r:.140}, this is {run!r}")
+    if (lane := _ticket(message).lane) != lane_of(stage):
+        raise SchemaError(f"its ticket is one of {lane}, in the stream of {stage}")
     return message
 
 

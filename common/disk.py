@@ -9,8 +9,8 @@ from pathlib import Path
 _FULL_BELOW_BYTES = 1 << 20  # whoever failed was about to write more than is left
 
 
-def is_full(error: BaseException, folder: Path) -> bool:
-    """Whether writing under `folder` failed for want of space. Ask before what was written is removed."""
+def is_full(error: BaseException, path: Path) -> bool:
+    """Whether writing to `path`, a folder or file, failed for want of space. Ask before what was written is removed."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
+    return path.exists() and shutil.disk_usage(path).free < _FULL_BELOW_BYTES

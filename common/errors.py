@@ -17,7 +17,9 @@ HeroError                   exit code 1
 ├── ChildFailed             11  a process of the run died too often
 ├── SchemaError             12  a message is not ours, truncated, or over a limit
 ├── QueueError              13  hero queue was asked for what is not there, or could not do all of it
-└── ShadowError             14  hero shadow was asked for a run that is not there, or a name that is taken
+├── ShadowError             14  hero shadow was asked for a run that is not there, or a name that is taken
+├── Diverged                15  gradients stay not finite
+└── RankLost                16  another rank of the learner is gone; its log says why
 """
 
 from __future__ import annotations
@@ -95,3 +97,11 @@ class QueueError(HeroError):
 
 class ShadowError(HeroError):
     exit_code = 14
+
+
+class Diverged(HeroError):
+    exit_code = 15
+
+
+class RankLost(HeroError):
+    exit_code = 16

@@ -16,7 +16,7 @@ log = structlog.get_logger("leases")
 
 
 class Leases:
-    """What this worker holds. `lost` names what another worker has taken over."""
+    """What this worker holds, of whichever lane. `lost` names what another worker has taken over."""
 
     def __init__(self, broker: Broker, claim_after_ms: int) -> None:
         self._broker = broker
@@ -31,15 +31,15 @@ class Leases:
 
     def hold(self, deliveries: Iterable[Delivery]) -> None:
         with self._lock:
-            self._held |= {d.entry: d for d in deliveries}
+            self._held |= {d.name: d for d in deliveries}
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         with self._lock:
             for delivery in deliveries:
-                self._held.pop(delivery.entry, None)
+                self._held.pop(delivery.name, None)
 
     def lost(self) -> set[str]:
-        """Entries that were taken over since the last call."""
+        """Names of deliveries that were taken over since the last call."""
         with self._lock:
             lost, self._lost = self._lost, set()
         return lost
@@ -65,7 +65,7 @@ class Leases:
                 log.warning("leases not renewed", held=len(held), why=str(error))
                 continue
             with self._lock:
-                gone = {d.entry for d in held if d.entry not in mine and d.entry in self._held}
+                gone = {d.name for d in held if d.name not in mine and d.name in self._held}
                 self._lost |= gone
-                for entry in gone:
-                    del self._held[entry]
+                for name in gone:
+                    del self._held[name]

@@ -37,9 +37,10 @@ def computing_environment(threads: int) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def stop_on_signals(drain_s: float | None = None) -> threading.Event:
-    """An event that SIGTERM or SIGINT sets; the second signal ends the process at once, and so do `drain_s` seconds."""
-    stop = threading.Event()
+def stop_on_signals(drain_s: float | None = None, stop: threading.Event | None = None) -> threading.Event:
+    """An event, `stop` if given, that SIGTERM or SIGINT sets. The second signal ends the process at once, and so do
+    `drain_s` seconds."""
+    stop = stop or threading.Event()
 
     def late() -> None:
         os.write(2, f"not drained within {drain_s:g} s: left at once\n".encode())

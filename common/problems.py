@@ -1,6 +1,6 @@
 """Where prompts come from: a JSONL file, a Hugging Face data set, or reasoning-gym families.
 
-What cannot be used is left out with its line number and reason, and training goes on with the rest.
+What cannot be used is left out with its line number and reason, and the rest is gone on with.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from common import generated
 from common.errors import DataError
-from common.settings import Sections
-from common.tasks import Problem, generate
+from common.generated import Split
+from common.settings import EvalSet, Sections
+from common.tasks import Problem
 from common.worked import worked_solution
 
 MAX_LINE_BYTES = 4 * 2**20
 MAX_ANSWER_CHARS = 4000
-Split = Literal["eval", "sft", "rm", "train"]
-_SEED_OFFSETS: dict[Split, int] = {"eval": 1_000_003, "sft": 2_000_003, "rm": 3_000_017, "train": 4_000_037}
-_EVAL_SEED = 20_240_229  # the held-out problems are the same whatever run.seed is
 
 
 @dataclass(frozen=True)
@@ -30,51 +29,74 @@ class BadLine:
     reason: str
 
 
+Numbered = tuple[list[tuple[int, Problem]], list[BadLine]]
+"""Problems, each with its line number from 1, and the lines that were left out."""
+
+
 def load(settings: Sections, split: Split, count: int | None = None) -> tuple[list[Problem], list[BadLine]]:
     """`numbered` without the line numbers."""
     good, bad = numbered(settings, split, count)
     return [problem for _, problem in good], bad
 
 
-def numbered(
-    settings: Sections, split: Split, count: int | None = None
-) -> tuple[list[tuple[int, Problem]], list[BadLine]]:
-    """Problems of one part of a run, each with its line number from 1, and the lines that were left out.
+def numbered(settings: Sections, split: Split, count: int | None = None) -> Numbered:
+    """Problems of one part of a run, at most `count` or else data.limit.
 
-    reasoning-gym: splits share no question; `eval` is the same for every run.seed. A file or hub data set:
-    `eval` reads eval.data, all others data.train, where `sft` and `rm` take the first rows: what made this run's
-    own policy or reward model is not trained on again. Raises DataError when nothing can be used.
+    reasoning-gym: the parts share no question. A file or hub data set: `sft` and `rm` take the first rows of
+    data.train; what made this run's own policy or reward model is not trained on again. Raises DataError when nothing
+    can be used.
     """
-    source = settings.eval.data if split == "eval" else settings.data.train
-    if not source:
-        raise DataError("data.train is not set: give a JSONL file, hub:NAME, or reasoning-gym with data.families")
-    if source == "reasoning-gym":
-        return list(enumerate(_generated(settings, split, count), 1)), []
-    hub_split = settings.eval.hub_split if split == "eval" else settings.data.hub_split
-    hub = source.startswith("hub:")
-    rows = _hub_rows(settings, source.removeprefix("hub:"), hub_split) if hub else file_rows(Path(source))
+    source, limit = _training_source(settings), count if count is not None else settings.data.limit
+    if source.source == "reasoning-gym":
+        return list(enumerate(generated.training(settings, split, count), 1)), []
     used = _used_before(settings, split)
-    usable = 0
-    good: list[tuple[int, Problem]] = []
-    bad: list[BadLine] = []
-    limit = count if count is not None else settings.data.limit
-    for number, row in rows:
-        problem = row if isinstance(row, str) else _problem(row, settings)
-        if isinstance(problem, str):
-            bad.append(BadLine(number, problem))
-        elif (usable := usable + 1) > used:
-            good.append((number, problem))
-            if limit is not None and len(good) >= limit:
-                break
-    if usable and not good:
+    good, bad = _taken(settings, source, None if limit is None else used + limit)
+    if len(good) <= used:
         name = "problems" if settings.sft.source == "samples" and settings.sft.problems else "examples"
         raise DataError(
-            f"{source} has {usable} usable lines, and sft.{name} = {settings.sft.taken} and rm.prompts = "
+            f"{source.source} has {len(good)} usable lines, and sft.{name} = {settings.sft.taken} and rm.prompts = "
             f"{settings.rm.prompts} take them all before {split}; lower these, or give a longer file"
         )
+    return good[used:], bad
+
+
+def held_out(settings: Sections) -> dict[str, Numbered]:
+    """The sets of eval.data by name. Raises DataError for one that has no problem."""
+    made = generated.held_out(settings)
+    return {
+        name: (list(enumerate(made[name], 1)), []) if name in made else _taken(settings, one, settings.eval.problems)
+        for name, one in settings.eval.sets.items()
+    }
+
+
+def trained_on(settings: Sections) -> list[Problem]:
+    """The rows of data.train, a file or hub data set, that some part of the run takes: cold start, reward model, RL."""
+    limit = settings.data.limit
+    most = None if limit is None else _used_before(settings, "train") + limit
+    return [problem for _, problem in _taken(settings, _training_source(settings), most)[0]]
+
+
+def _training_source(settings: Sections) -> EvalSet:
+    if not settings.data.train:
+        raise DataError("data.train is not set: give a JSONL file, hub:NAME, or reasoning-gym with data.families")
+    return EvalSet(source=settings.data.train, hub_split=settings.data.hub_split)
+
+
+def _taken(settings: Sections, source: EvalSet, most: int | None) -> Numbered:
+    """The first `most` usable lines, or all."""
+    good: list[tuple[int, Problem]] = []
+    bad: list[BadLine] = []
+    for number, row in _rows(settings, source):
+        problem = row if isinstance(row, str) else _problem(row, settings, source)
+        if isinstance(problem, str):
+            bad.append(BadLine(number, problem))
+        else:
+            good.append((number, problem))
+            if len(good) == most:
+                break
     if not good:
         first = "; ".join(f"line {line.number}: {line.reason}" for line in bad[:3]) or "it is empty"
-        raise DataError(f"{source} has no usable line ({len(bad)} bad): {first}")
+        raise DataError(f"{source.source} has no usable line ({len(bad)} bad): {first}")
     return good, bad
 
 
@@ -84,27 +106,16 @@ def _used_before(settings: Sections, split: Split) -> int:
     begun = Path(s.model.policy) == s.sft.out and (s.data.solution or s.sft.source == "samples")
     cold_start = s.sft.taken if begun else 0
     reward_model = s.rm.prompts if Path(s.reward_model.model or "") == s.rm.out else 0
-    before: dict[Split, int] = {"eval": 0, "sft": 0, "rm": cold_start, "train": cold_start + reward_model}
+    before: dict[Split, int] = {"sft": 0, "rm": cold_start, "train": cold_start + reward_model}
     return before[split]
 
 
-def _generated(settings: Sections, split: Split, count: int | None) -> list[Problem]:
-    """Generates the splits before this one too, since each leaves out what those before it have."""
-    s = settings
-    sizes: dict[Split, int] = {
-        "eval": s.eval.problems,
-        "sft": s.sft.taken,
-        "rm": s.rm.prompts,
-        "train": s.data.limit or s.run.steps * s.learner.groups_per_step,
-    }
-    seen: set[str] = set()
-    for name, size in sizes.items():
-        seed = _EVAL_SEED if name == "eval" else s.run.seed + _SEED_OFFSETS[name]
-        problems = generate(s.data.families, (count or size) if name == split else size, seed, exclude=seen)
-        if name == split:
-            return problems
-        seen |= {problem.question for problem in problems}
-    raise AssertionError(split)
+def _rows(settings: Sections, source: EvalSet) -> Iterable[tuple[int, dict[str, Any] | str]]:
+    if source.source.startswith("hub:"):
+        # With a limit the rows are taken as they come, and not all the data set's gigabytes first.
+        streaming = settings.data.limit is not None
+        return _hub_rows(source, source.hub_config or settings.data.hub_config, streaming)
+    return file_rows(Path(source.source))
 
 
 def file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -136,38 +147,37 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else "not a JSON object"
 
 
-def _hub_rows(settings: Sections, name: str, split: str) -> Iterable[tuple[int, dict[str, Any]]]:
+def _hub_rows(source: EvalSet, config: str | None, streaming: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         import datasets
     except ImportError as error:
         raise DataError("hub: data sets need the package datasets: pip install 'hero-rl[hub]'") from error
+    name = source.source.removeprefix("hub:")
     try:
-        # With a limit the rows are taken as they come, and not all the data set's gigabytes first.
-        streaming = settings.data.limit is not None
-        loaded = datasets.load_dataset(name, settings.data.hub_config, split=split, streaming=streaming)
+        loaded = datasets.load_dataset(name, config, split=source.hub_split, streaming=streaming)
     except Exception as error:  # the hub client raises a dozen unrelated kinds
         raise DataError(
             f"data set {name!r} cannot be had: {type(error).__name__}: {str(error)[:300]}; check name, "
-            "data.hub_config, data.hub_split, eval.hub_split and the network, or give a JSONL file"
+            f"hub_config = {config}, hub_split = {source.hub_split} and the network, or give a JSONL file"
         ) from error
     return enumerate((dict(row) for row in loaded), 1)
 
 
-def _problem(row: dict[str, Any], settings: Sections) -> Problem | str:
+def _problem(row: dict[str, Any], settings: Sections, source: EvalSet) -> Problem | str:
     """The problem in a row, or why there is none."""
-    data = settings.data
-    question, answer = row.get(data.question), row.get(data.answer)
-    for field, value in ((data.question, question), (data.answer, answer)):
+    fields = source.question or settings.data.question, source.answer or settings.data.answer
+    question, answer = (row.get(field) for field in fields)
+    for field, value in zip(fields, (question, answer), strict=True):
         if value is None:
             return f"no field {field!r}; it has {', '.join(list(row)[:8])} (settings data.question, data.answer)"
     if not isinstance(question, str) or not question.strip():
-        return f"field {data.question!r} is empty, or no text"
+        return f"field {fields[0]!r} is empty, or no text"
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        return f"field {data.answer!r} is no text or number"
+        return f"field {fields[1]!r} is no text or number"
     gold = str(answer).rpartition("####")[2].strip()
     if not gold or len(gold) > MAX_ANSWER_CHARS:
-        return f"field {data.answer!r} is empty, or over {MAX_ANSWER_CHARS:,} characters"
-    solution = row.get(data.solution) if data.solution else None
+        return f"field {fields[1]!r} is empty, or over {MAX_ANSWER_CHARS:,} characters"
+    solution = row.get(settings.data.solution) if settings.data.solution else None
     if not isinstance(solution, str) or not solution.strip():
         return Problem(question, gold, None, {})
     return Problem(question, gold, worked_solution(solution, gold), {})

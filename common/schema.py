@@ -15,16 +15,17 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import SchemaError
+from common.lanes import LANES, Lane
 from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields, plain_values
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
 MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
@@ -38,7 +39,6 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 FINISH_REASONS = ("stop", "length", "abort")
-Stage = Literal["tickets", "rollouts", "scored"]
 UNSCORED = ("context_overflow", "not_finite")  # the reward model could not read it, or gave no finite score
 STATUSES = ("correct", "wrong", "no_answer", "unparsable", "timeout", "error", *UNSCORED)
 
@@ -47,14 +47,16 @@ STATUSES = ("correct", "wrong", "no_answer", "unparsable", "timeout", "error", *
 class Ticket:
     """An order for one group: N completions of one prompt. Issued by the learner alone.
 
-    Ticket(run="quickstart-1f", id=17, attempt=1, question="12 + 30 = ?", gold="42", meta={},
-           prompt_ids=[3, 14, ...], completions=8, temperature=1.0, max_tokens=64, incarnation=1, step=0)
+    Ticket(run="quickstart-1f", lane="train", id=17, attempt=1, question="12 + 30 = ?", gold="42", meta={},
+           prompt_ids=[3, 14, ...], completions=8, temperature=1.0, top_p=1.0, max_tokens=64, incarnation=1, step=0)
     """
 
     KIND: ClassVar[str] = "ticket"
     run: str
+    lane: Lane
+    """What it is for: training, or evaluation beside it."""
     id: int
-    """Sequence number in the seeded prompt order; the same number is the same prompt in every attempt."""
+    """Sequence number of its lane; the same number is the same prompt in every attempt."""
     attempt: int
     """1 at first; higher when the broker lost the ticket and it was issued again."""
     question: str
@@ -65,6 +67,8 @@ class Ticket:
     """int32 [P], the rendered chat prompt in the policy's tokens."""
     completions: int
     temperature: float
+    top_p: float
+    """1 in training: a truncated distribution's log-probabilities are not the policy's."""
     max_tokens: int
     incarnation: int
     step: int
@@ -245,6 +249,7 @@ def _plain(value: Any) -> dict[str, Any]:
 def _ticket(m: Fields) -> Ticket:
     ticket = Ticket(
         run=m.text("run", 128),
+        lane=_lane(m),
         id=m.count("id"),
         attempt=m.count("attempt", low=1),
         question=m.text("question"),
@@ -253,13 +258,22 @@ def _ticket(m: Fields) -> Ticket:
         prompt_ids=m.array("prompt_ids", "<i4"),
         completions=m.count("completions", low=1, high=MAX_COMPLETIONS),
         temperature=m.number("temperature"),
+        top_p=m.number("top_p"),
         max_tokens=m.count("max_tokens", low=1, high=MAX_TOKENS),
         incarnation=m.count("incarnation"),
         step=m.count("step"),
     )
     if not len(ticket.prompt_ids) or ticket.temperature <= 0:
         raise SchemaError(f"ticket {ticket.id} has no prompt, or temperature {ticket.temperature}")
+    if not 0 < ticket.top_p <= 1 or (ticket.lane == "train" and ticket.top_p != 1):
+        raise SchemaError(f"ticket {ticket.id} of {ticket.lane} has top_p {ticket.top_p}; training takes 1 alone")
     return ticket
+
+
+def _lane(m: Fields) -> Lane:
+    if (lane := m.text("lane", 8)) not in LANES:
+        raise SchemaError(f"{m.where}.lane = {lane!r} is none of {', '.join(LANES)}")
+    return lane
 
 
 def _rollout(m: Fields) -> Rollout:

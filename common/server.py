@@ -174,3 +174,10 @@ def _answers(url: str) -> bool:
 def configured_url(url: str | None) -> str | None:
     """The user's server: broker.url, else REDIS_URL; None means start one."""
     return url or os.environ.get("REDIS_URL") or None
+
+
+def needed_url(url: str | None) -> str:
+    """The same for a process that starts none; BrokerUnavailable without."""
+    if found := configured_url(url):
+        return found
+    raise BrokerUnavailable("which broker? give --broker.url or set REDIS_URL (only `hero up` starts one)")

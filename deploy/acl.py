@@ -20,11 +20,13 @@ from collections.abc import Sequence
 
 from common.address import parted
 from common.errors import ConfigError
+from common.lanes import GROUPS, LANES, named
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
 LEASES = "+xreadgroup +xack +xclaim +xpending +xgroup|delconsumer"
 SHADOW = "+evalsha +xreadgroup +xgroup|create +xgroup|createconsumer +xgroup|delconsumer +xgroup|destroy"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
+TICKETS, ROLLOUTS, SCORED = ([named(lane, stage) for lane in LANES] for stage in ("tickets", "rollouts", "scored"))
 
 
 def rights(run: str) -> dict[str, str]:
@@ -38,15 +40,15 @@ def rights(run: str) -> dict[str, str]:
             CONNECT,
             on("+evalsha", "*"),
             f"({READ} %R~{{{run}}}:*)",
-            on("+xgroup|create", "tickets", "rollouts", "scored"),  # a server that lost its data, whoever sees it first
-            on("+hset", "procs", "open"),
+            on("+xgroup|create", *GROUPS),  # a server that lost its data, whoever sees it first
+            on("+hset", "procs", "open", "eval:open"),
         )
     )
     return {
         "admin": "~* &* +@all",
         "learner": f"{CONNECT} {on('+evalsha +exists +del +type +@stream +@hash +@string', '*')}",
-        "actor": f"{everybody} {on(LEASES, 'tickets')} {on('+xadd', 'rollouts', 'dead')}",
-        "scorer": f"{everybody} {on(LEASES, 'rollouts')} {on('+xadd', 'scored', 'dead')} {on('+set', 'sigma')}",
+        "actor": f"{everybody} {on(LEASES, *TICKETS)} {on('+xadd', *ROLLOUTS, 'dead')}",
+        "scorer": f"{everybody} {on(LEASES, *ROLLOUTS)} {on('+xadd', *SCORED, 'dead')} {on('+set', 'sigma')}",
         "shadow": f"{CONNECT} (+exists +type +xinfo %R~{{{run}}}:*) (+hget %R~{{{run}}}:lost) " + on(SHADOW, "scored"),
         "queue": f"{everybody} {on('+xpending', '*')} {on('+xadd', 'tickets')} {on('+xrange +xdel', 'dead')}",
     }

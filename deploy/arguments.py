@@ -28,6 +28,18 @@ def parser(name: str, command: Command, with_settings: bool) -> argparse.Argumen
         found.add_argument("--out", type=Path, help="where the scored rows go (default: standard output)")
         found.add_argument("--config", type=Path, help="TOML file with [verifier], [reward_model], [reward]")
         found.add_argument("--explain", type=int, metavar="ROW", help="show how row ROW, from 1, came to its rewards")
+    elif name == "eval":
+        found.add_argument(
+            "models", nargs="*", metavar="MODEL", help="folder, hub name or run; NAME=MODEL gives a name"
+        )
+        found.add_argument("--data", nargs="+", metavar="SET", help="JSONL file (.gz too), hub:NAME, reasoning-gym")
+        found.add_argument(
+            "--config", type=Path, help="TOML file (default: the settings of the first run among MODELs)"
+        )
+        found.add_argument("--out", type=Path, default=Path("eval"), help="folder of the results (default: eval)")
+        found.add_argument(
+            "--from", type=Path, dest="source", metavar="OUT", help="only the tables and the picture again"
+        )
     elif name == "compare":
         found.add_argument("run", type=Path, help="folder of a run")
         found.add_argument("--plot", type=Path, help="where the picture goes (default: compare.png in that folder)")

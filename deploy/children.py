@@ -16,8 +16,7 @@ from pathlib import Path
 import structlog
 
 from common.errors import ChildFailed
-from common.lifecycle import computing_environment, die_with_parent
-from deploy.cores import current, keep_to
+from deploy.processes import Processes
 
 MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
 RESTART_WINDOW_S = 300.0
@@ -35,25 +34,32 @@ class Child:
     command: list[str]
     threads: int
     cores: set[int] | None
-    log_file: Path
-    process: subprocess.Popen[bytes]
+    logs: list[Path]
+    """One for each rank."""
+    processes: Processes
     restarts: list[float] = field(default_factory=list)
 
 
 class Children:
-    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`, older output in `.log.1`."""
+    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`, older output in `.log.1`.
+
+    Ranks 1, 2, ... of the learner write to `learner-rank1.log` and so on.
+    """
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         logs.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, Child] = {}
 
-    def start(self, name: str, arguments: list[str], threads: int, cores: set[int] | None = None) -> None:
-        """Starts `hero ARGUMENTS` under a name, on these cores or on ours."""
+    def start(
+        self, name: str, arguments: list[str], threads: int, cores: set[int] | None = None, ranks: int = 1
+    ) -> None:
+        """Starts `hero ARGUMENTS` under a name, on these cores or on ours; so many ranks of it as one child."""
         command = [sys.executable, "-m", "deploy.cli", *arguments]
         (self._logs / f"{name}.cmd").write_text(shlex.join(command) + "\n")
-        file = self._logs / f"{name}.log"
-        self._children[name] = Child(name, command, threads, cores, file, _spawn(command, threads, cores, file))
+        logs = [self._logs / (f"{name}-rank{rank}.log" if rank else f"{name}.log") for rank in range(ranks)]
+        processes = Processes(command, threads, cores, logs)
+        self._children[name] = Child(name, command, threads, cores, logs, processes)
 
     def learner_ended(self) -> bool:
         """Whether it is done, or has met an error that another start would meet too; no signal ended it."""
@@ -67,7 +73,7 @@ class Children:
         """
         now = time.monotonic()
         for child in self._children.values():
-            code = child.process.poll()
+            code = child.processes.poll()
             if code is None or (child.name == "learner" and code >= 0) or (code == 0 and over()):
                 continue
             if code not in KILLED:
@@ -77,56 +83,42 @@ class Children:
                     f"{child.name} died {MAX_RESTARTS + 1} times, last with exit code {code}:\n"
                     f"{self.last_words(child.name)}"
                 )
-            log.warning("restarted", child=child.name, exit_code=code, log=str(child.log_file))
-            child.process = _spawn(child.command, child.threads, child.cores, child.log_file)
+            log.warning("restarted", child=child.name, exit_code=code, log=str(child.logs[child.processes.blame()]))
+            child.processes = Processes(child.command, child.threads, child.cores, child.logs)
 
     def bound_logs(self) -> None:
         """Moves a log that has grown large to `.log.1`; the child goes on in the emptied file, for it appends."""
-        for child in self._children.values():
-            if child.log_file.stat().st_size > LOG_BYTES:
-                older = child.log_file.with_suffix(".log.1")
+        for file in (file for child in self._children.values() for file in child.logs):
+            if file.stat().st_size > LOG_BYTES:
+                older = file.with_suffix(".log.1")
                 try:
-                    shutil.copyfile(child.log_file, older)
+                    shutil.copyfile(file, older)
                 except OSError as error:  # a full disk gets room, then
-                    log.warning("dropped a log that cannot be kept", log=str(child.log_file), why=str(error))
+                    log.warning("dropped a log that cannot be kept", log=str(file), why=str(error))
                     older.unlink(missing_ok=True)
-                os.truncate(child.log_file, 0)
+                os.truncate(file, 0)
 
     def exit_code(self, name: str) -> int | None:
-        return self._children[name].process.poll()
+        return self._children[name].processes.poll()
 
     def last_words(self, name: str) -> str:
-        """End of a child's log."""
-        lines = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()
+        """End of the log of a child that has ended; of several ranks that of the one which ended all."""
+        child = self._children[name]
+        lines = child.logs[child.processes.blame()].read_text(errors="replace").splitlines()
         return "\n".join("  " + line[:400] for line in lines[-LAST_LINES:])
 
     def pids(self) -> dict[str, int]:
-        return {name: child.process.pid for name, child in self._children.items()}
+        return {name: child.processes.pid for name, child in self._children.items()}
 
     def stop(self, names: list[str] | None = None) -> None:
         """SIGTERM, a deadline to drain, SIGKILL."""
         chosen = [c for name, c in self._children.items() if names is None or name in names]
         for child in chosen:
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
+            child.processes.ask(signal.SIGTERM)
         deadline = time.monotonic() + DRAIN_S
         for child in chosen:
             try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
+                child.processes.wait(deadline)
             except subprocess.TimeoutExpired:
                 log.warning("did not drain in time, killed", child=child.name, seconds=DRAIN_S)
-                child.process.kill()
-                child.process.wait()
-
-
-def _spawn(command: list[str], threads: int, cores: set[int] | None, log_file: Path) -> subprocess.Popen[bytes]:
-    with log_file.open("ab") as out, keep_to(cores or current()):
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            env=computing_environment(threads) | {"PYTHONUNBUFFERED": "1"},
-            preexec_fn=die_with_parent,
-            start_new_session=True,  # Ctrl-C reaches us alone; we forward it as a drain
-        )
+                child.processes.kill()

@@ -36,24 +36,16 @@ def _up(arguments: argparse.Namespace, flags: list[str]) -> int:
 
 def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
     def run(arguments: argparse.Namespace, flags: list[str]) -> int:
-        from common.errors import BrokerUnavailable
-        from common.server import configured_url
+        from common.server import needed_url
         from deploy.run_folder import run_id_of
 
         settings = _settings(arguments, flags)
         logs.start(role)
-        url = configured_url(settings.broker.url)
-        if url is None:
-            raise BrokerUnavailable("which broker? give --broker.url or set REDIS_URL (only `hero up` starts one)")
         if role == "learner":
-            from deploy import prepare
-            from deploy.run_folder import open_run
-            from deploy.show import console
-            from learner.worker import run as run_learner
+            from deploy import learner
 
-            if settings.run.id is None or not (settings.run.folder / "run.json").is_file():
-                open_run(settings)
-            return run_learner(settings, url, run_id_of(settings), prepare.prompts(settings, console))
+            return learner.run(settings)
+        url = needed_url(settings.broker.url)
         if role == "actor":
             from actors.worker import run as run_actor
 
@@ -75,6 +67,12 @@ def _rm(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy.train_rm import rm
 
     return rm(_settings(arguments, flags))
+
+
+def _eval(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.evaluation.command import command
+
+    return command(arguments, flags)
 
 
 def _score(arguments: argparse.Namespace, flags: list[str]) -> int:
@@ -150,7 +148,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         _worker("learner"),
         "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
         "  hero learner my.toml --broker.url redis://head:6379/0",
-        ("run", "broker", "model", "data", "sampling", "learner", "weights"),
+        ("run", "broker", "model", "data", "sampling", "learner", "weights", "eval"),
     ),
     "sft": Command(
         _sft,
@@ -168,6 +166,22 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
 
 A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed{42}", "correct": true}""",
         ("model", "data", "sampling", "rm"),
+    ),
+    "eval": Command(
+        _eval,
+        "Held-out accuracy of one or several models on one or several sets, with intervals and paired tests.",
+        """  hero eval runs/quickstart/policy runs/quickstart/hero           the run's settings and held-out problems
+  hero eval Qwen/Qwen3-0.6B --data math500.jsonl amc=hub:math-ai/amc23 --eval.samples 8 --eval.k '[4, 8]'
+  hero eval before=runs/policy after=runs/my --config my.toml --eval.temperature 0.6 --eval.top_p 0.95
+  hero eval runs/my --data gsm8k_test.jsonl.gz --eval.problems 200 --out evals/gsm8k
+  hero eval --from evals/gsm8k --eval.k '[2]'                     tables and picture again, nothing is sampled
+
+A model is a folder, a hub name, or a run, of which the export is taken; NAME=MODEL and NAME=SET give names. Each
+problem is answered greedily once and sampled --eval.samples times: pass@1 is the mean of the samples, pass@k the chance
+that one of k is right, maj@n whether most of the n agree on the right answer. What is finished is kept in --out: the
+same command goes on after a stop, with further models or sets it does what is missing. Say with every figure how it
+was asked: --data.system_prompt alone decides much of what an instruct model reaches.""",
+        ("eval", "model", "data", "sampling", "actor", "verifier"),
     ),
     "score": Command(
         _score,

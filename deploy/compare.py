@@ -8,6 +8,7 @@ a table and compare.json; what is there already is not run again.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,57 +16,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from common import config
+from common.errors import HeroError
+from deploy.evaluation import report, rows
+from deploy.evaluation.figures import summary
 from deploy.run_folder import write_atomically
 from deploy.show import console
 
 ENDLESS = 1_000_000  # epochs; the seconds end it
 
 
-def compare(folder: Path) -> dict[str, dict[str, Any]]:
-    """Held-out results by arm: before, hero, verifier, more_cold_start; each as of `deploy.evaluate`."""
+def compare(folder: Path) -> dict[str, Any]:
+    """Held-out figures of the arms, as `deploy.evaluation.figures.summary`: before, hero, verifier, more_cold_start."""
     hero = folder / "hero"
-    config = hero / "settings.json"
+    settings = hero / "settings.json"
     seconds = json.loads((hero / "summary.json").read_text())["seconds"]
     verifier, longer = folder / "verifier", folder / "more-cold-start"
     if not (verifier / "summary.json").is_file():
-        _run("deploy.cli", "up", config, f"--run.folder={verifier}", "--reward.mode=verifier")
+        _run("up", settings, f"--run.folder={verifier}", "--reward.mode=verifier")
     if not (longer / "sft.json").is_file():
         _run(
-            "deploy.cli",
             "sft",
-            config,
+            settings,
             f"--sft.base={folder / 'policy'}",
             f"--sft.out={longer}",
             f"--sft.epochs={ENDLESS}",
             f"--sft.max_seconds={seconds['reward_model'] + seconds['training']}",
             "--sft.final_lr_fraction=0",
         )
-    if not (longer / "eval.json").is_file():
-        _run("deploy.evaluate", config, longer, longer / "eval.json")
-    files = {
-        "before": hero / "eval_before.json",
-        "hero": hero / "eval_after.json",
-        "verifier": verifier / "eval_after.json",
-        "more_cold_start": longer / "eval.json",
+    if not (longer / "eval" / "eval.json").is_file():
+        _run("eval", f"after={longer}", "--config", settings, "--out", longer / "eval")
+    places = {
+        "before": (hero, "before"),
+        "hero": (hero, "after"),
+        "verifier": (verifier, "after"),
+        "more_cold_start": (longer, "after"),
     }
-    return {arm: json.loads(file.read_text()) for arm, file in files.items()}
+    results = [
+        dataclasses.replace(result, model=arm)
+        for arm, (run, moment) in places.items()
+        for result in rows.read_all(run / "eval")
+        if result.model == moment
+    ]
+    return summary(results, k=())
 
 
-def _run(module: str, *arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True)
-
-
-def table(results: dict[str, dict[str, Any]]) -> Table:
-    """One line per arm; 95 % intervals of a proportion."""
-    made = Table(title="held-out accuracy", title_justify="left")
-    for column in ("arm", "greedy", "sampled"):
-        made.add_column(column)
-    for arm, result in results.items():
-        cells = [f"{100 * result[k]:.1f} ± {100 * result['interval95'][k]:.1f}" for k in ("greedy", "sampled")]
-        made.add_row(arm.replace("_", " "), *cells)
-    return made
+def _run(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "deploy.cli", *map(str, arguments)], check=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -77,11 +74,14 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{folder} holds no finished run: bash deploy/quickstart.sh {folder}", file=sys.stderr)
         return 5
     try:
-        results = compare(folder)
+        found = compare(folder)
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
-    write_atomically(folder / "compare.json", json.dumps(results, indent=1))
-    console.print(table(results))
+    except HeroError as error:
+        return config.fail(error)
+    write_atomically(folder / "compare.json", json.dumps(found, indent=1))
+    console.print(report.accuracies(found))
+    console.print(report.comparisons(found["comparisons"]))
     return 0
 
 

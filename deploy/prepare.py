@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,10 +17,12 @@ from common.models import local_folder
 from common.problems import BadLine, numbered
 from common.settings import Sections
 from common.tasks import Problem
+from deploy.judging import sandbox_of
 from deploy.run_folder import write_atomically
 
 if TYPE_CHECKING:
     from learner.render import Renderer
+    from scorer.verifier import Kind
 
 _PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
 _CHUNK = 64
@@ -68,19 +71,26 @@ def _usable(
         reasons.append(
             f"prompt too long: {tokens} tokens, data.max_prompt_tokens = {limit}" if tokens > limit else None
         )
-    hard = [i for i, p in enumerate(problems) if reasons[i] is None and not _PLAIN_NUMBER.fullmatch(p.answer)]
-    if settings.verifier.kind != "task" and hard:
-        from scorer.worker import make_sandbox
-
-        with make_sandbox(settings) as sandbox:
-            starts = range(0, len(hard), _CHUNK)
-            for start in track(starts, "checking answers", console=console, transient=True):
-                chunk = hard[start : start + _CHUNK]
-                for i, reason in zip(chunk, sandbox.check_golds([problems[i].answer for i in chunk]), strict=True):
-                    reasons[i] = f"answer does not parse: {reason}" if reason else None
+    golds = {i: p.answer for i, p in enumerate(problems) if reasons[i] is None}
+    for i, reason in unreadable(settings, settings.verifier.kind, golds, console).items():
+        reasons[i] = f"answer does not parse: {reason}"
     good = [problem for problem, reason in zip(problems, reasons, strict=True) if reason is None]
     bad = [BadLine(number, reason) for (number, _), reason in zip(lines, reasons, strict=True) if reason is not None]
     return good, bad
+
+
+def unreadable(settings: Sections, kind: Kind, golds: Mapping[int, str], console: Console) -> dict[int, str]:
+    """Why a verifier of this kind can compare no answer with a gold one, for those of which that is so."""
+    hard = [place for place, gold in golds.items() if not _PLAIN_NUMBER.fullmatch(gold)]
+    if kind == "task" or not hard:
+        return {}
+    found: dict[int, str] = {}
+    with sandbox_of(settings, kind) as sandbox:
+        for start in track(range(0, len(hard), _CHUNK), "checking answers", console=console, transient=True):
+            chunk = hard[start : start + _CHUNK]
+            reasons = sandbox.check_golds([golds[place] for place in chunk])
+            found |= {place: reason for place, reason in zip(chunk, reasons, strict=True) if reason}
+    return found
 
 
 def fitting(
@@ -88,7 +98,7 @@ def fitting(
 ) -> tuple[list[Problem], list[list[int]]]:
     """Problems whose prompt has at most `limit` tokens, and their token ids; says how many are left out.
 
-    Training prompts are checked by `prompts`; those of an evaluation or of a reward model come straight from
+    Training prompts are checked by `prompts`; those of a cold start or of a reward model come straight from
     their file, and one that the engine cannot take would end it. Raises DataError when none fits.
     """
     rendered = [(problem, renderer.prompt_ids(problem.question).tolist()) for problem in problems]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from common import logs
 from common.errors import QueueError, RunFolderError, SchemaError
+from common.lanes import lane_of
 from common.schema import DeadLetter
 from common.streams import Broker
 from common.untrusted import printable
@@ -137,14 +138,20 @@ def _retry(broker: Broker, letters: dict[str, DeadLetter]) -> int:
         raise RunFolderError(f"run {broker.run} is over: nobody would work on a ticket; train on with more run.steps")
     failed = 0
     for entry, letter in letters.items():
-        try:
-            again = broker.retry(entry, letter)
-            why = "its ticket has moved on"
-        except SchemaError as error:
-            again, why = False, f"no ticket can be read from it ({error}); the learner has issued another in its place"
-        failed += not again
-        out.print(f"{entry}: " + (f"ticket {letter.id} is up again" if again else f"not retried: {why}"))
+        refused = _refused(broker, entry, letter)
+        failed += bool(refused)
+        out.print(f"{entry}: " + (f"not retried: {refused}" if refused else f"ticket {letter.id} is up again"))
     return QueueError.exit_code if failed else 0
+
+
+def _refused(broker: Broker, entry: str, letter: DeadLetter) -> str:
+    """Puts the letter's ticket up again: "", or why it was not."""
+    if lane_of(letter.stage) == "eval":
+        return "evaluation does without it, and its next round asks again"
+    try:
+        return "" if broker.retry(entry, letter) else "its ticket has moved on"
+    except SchemaError as error:
+        return f"no ticket can be read from it ({error}); the learner has issued another in its place"
 
 
 def _purge(broker: Broker) -> None:

@@ -14,12 +14,14 @@ from common.settings import Sections
 
 IDENTITY = ("run.name", "run.seed", "model", "data", "sampling", "reward", "reward_model", "verifier", "learner")
 FREE = (
+    "learner.ranks",
     "learner.threads",
     "learner.checkpoint_every_steps",
     "learner.checkpoint_every_seconds",
     "reward_model.batch_tokens",
     "learner.checkpoint_every_mb",
     "learner.keep_checkpoints",
+    "learner.keep_best",
     "learner.reward_log_mb",
     "verifier.children",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,38 @@ def step_line(
     )
 
 
+def evaluation_line(found: Mapping[str, Any]) -> str:
+    """One round of the evaluation beside training in one line: its sets, and the versions of the policy it spans."""
+    low, high, first, last = (found[name] for name in ("low", "high", "oldest_step", "newest_step"))
+    sets = [f"{name} {one['accuracy']:.1%}" for name, one in found["sets"].items()] if len(found["sets"]) > 1 else []
+    words = [
+        f"evaluated at step {found['step']}: {found['accuracy']:.1%} [{100 * low:.1f}, {100 * high:.1f}]",
+        *sets,
+        f"{found['problems']:,} problems" + (f", {found['given_up']} given up" if found["given_up"] else ""),
+        f"policy of step {first}" + (f" to {last}" if last > first else ""),
+        f"cut off {found['truncated_share']:.1%}",
+    ]
+    return "  ".join(words)
+
+
 def closing_table(summary: dict[str, Any]) -> Table:
     """The summary of a run as a table."""
     table = Table(title=f"run {summary['run']}", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    for kind in ("greedy", "sampled"):
-        if summary.get("accuracy_before") and summary.get("accuracy_after"):
-            before, after = summary["accuracy_before"][kind], summary["accuracy_after"][kind]
-            table.add_row(
-                f"held-out accuracy, {kind}", f"{before:.1%} -> {after:.1%}  ({100 * (after - before):+.1f} points)"
-            )
+    for kind, gain in (summary.get("accuracy_gain") or {}).items():
+        points, low, high = (100 * gain[end] for end in ("difference", "low", "high"))
+        table.add_row(
+            f"held-out accuracy, {kind}",
+            f"{summary['accuracy_before'][kind]:.1%} -> {summary['accuracy_after'][kind]:.1%}  "
+            f"({points:+.1f} points [{low:+.1f}, {high:+.1f}])",
+        )
+    if beside := summary["evaluations"]:
+        first, last = beside[0], beside[-1]
+        table.add_row(
+            f"beside training, steps {first['step']} to {last['step']}",
+            f"{first['accuracy']:.1%} -> {last['accuracy']:.1%}  ({len(beside)} rounds)",
+        )
     books = summary["tickets"]
     table.add_row("steps, groups trained", f"{summary['steps']}, {summary['groups_trained']}")
     table.add_row("tickets", ", ".join(f"{name} {count}" for name, count in books.items()))
@@ -76,6 +97,11 @@ def draw_curves(lines: Sequence[dict[str, Any]], summary: dict[str, Any], out: P
         axis.set_xlabel("step")
         if axis.lines:
             axis.legend(fontsize=8)
+    if beside := summary["evaluations"]:
+        steps, values = [one["step"] for one in beside], [one["accuracy"] for one in beside]
+        ends = [[abs(one[end] - one["accuracy"]) for one in beside] for end in ("low", "high")]
+        axes.flat[0].errorbar(steps, values, ends, fmt="o", markersize=3, capsize=2, label="held-out, beside training")
+        axes.flat[0].legend(fontsize=8)
     for key, style in (("accuracy_before", ":"), ("accuracy_after", "--")):
         if summary.get(key):
             axes.flat[0].axhline(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ import structlog
 
 from common import config, logs
 from common.errors import ChildFailed
-from common.lifecycle import computing_environment, die_with_parent, stop_on_signals
+from common.lifecycle import stop_on_signals
 from common.models import local_folder
 from common.server import LocalServer, configured_url
 from common.settings import Sections
@@ -27,12 +25,16 @@ from common.weights import default_folder
 from deploy import prepare
 from deploy.children import Children
 from deploy.cores import Cores, current, divide, keep_to
+from deploy.evaluation import rows, sets
+from deploy.evaluation import run as evaluation
 from deploy.run_folder import note_broker_url, open_run, write_atomically
 from deploy.show import closing_table, console, draw_curves
-from deploy.summary import metrics_lines, summarize
+from deploy.summary import lines_by_step, summarize
 from deploy.watch import Watch
 
 LOOK_EVERY_S = 0.25
+EVALUATION = "eval"
+"""Folder of the evaluation in that of the run."""
 
 log = structlog.get_logger("up")
 
@@ -41,7 +43,8 @@ def dry_run(settings: Sections) -> int:
     """Accepts or refuses the settings without starting anything: prints what would run."""
     console.print_json(config.dump(settings))
     console.print(
-        f"settings accepted: {settings.actor.count} actor(s), {settings.scorer.count} scorer(s), one learner, "
+        f"settings accepted: {settings.actor.count} actor(s), {settings.scorer.count} scorer(s), one learner "
+        f"of {settings.learner.ranks} rank(s), "
         f"{settings.run.steps} steps of {settings.learner.groups_per_step} groups of {settings.sampling.completions}; "
         "nothing was started",
         soft_wrap=True,
@@ -61,7 +64,9 @@ def run(settings: Sections) -> int:
     prompts = prepare.prompts(settings, console)
     console.print(f"{len(prompts):,} prompts", highlight=False)
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    before = _evaluated(settings, settings_file, model, folder / "eval_before.json", stop)
+    if settings.eval.sets:
+        sets.prepare(settings, folder / EVALUATION, console)
+        _evaluate(settings, {"before": model}, stop)
     if stop.is_set():
         return 0
     started = time.monotonic()
@@ -71,7 +76,7 @@ def run(settings: Sections) -> int:
         broker.check()
         children = Children(folder / "logs")
         workers = _start(children, settings, settings_file, url, run_id, cores)
-        watch = Watch(settings, broker, folder / "metrics.jsonl")
+        watch = Watch(settings, broker)
         try:
             with watch.bar:
                 while not stop.is_set() and not children.learner_ended():
@@ -96,15 +101,15 @@ def run(settings: Sections) -> int:
     if stop.is_set():
         return 0
     trained = time.monotonic() - started
-    after = _evaluated(settings, settings_file, folder / "export", folder / "eval_after.json", stop)
+    found = _evaluate(settings, {"after": folder / "export"}, stop) if settings.eval.sets else None
     if stop.is_set():
         return 0
     if settings.weights.folder is None:
         shutil.rmtree(default_folder(run_id, folder), ignore_errors=True)
     shutil.rmtree(folder / "broker", ignore_errors=True)
-    summary = summarize(settings, run_id, before, after, trained, worst)
+    summary = summarize(settings, run_id, found, trained, worst)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
-    draw_curves(metrics_lines(folder / "metrics.jsonl"), summary, folder / "curves.png")
+    draw_curves(lines_by_step(folder / "metrics.jsonl"), summary, folder / "curves.png")
     console.print(closing_table(summary))
     console.print(
         f"model: {folder / 'export'}   figures: {folder / 'summary.json'}   picture: {folder / 'curves.png'}",
@@ -131,13 +136,14 @@ def _broker_url(settings: Sections, folder: Path) -> Iterator[str]:
 def _cores(settings: Sections) -> Cores:
     """Where actors and all others run: apart when [actor] asks for it and the machine has cores enough."""
     actors, threads = settings.actor.count, settings.actor.threads
+    learner_threads = settings.learner.threads * settings.learner.ranks
     shared = Cores([current()] * actors, current())
     if not settings.actor.own_cores:
         return shared
-    apart = divide(sorted(current()), actors=actors, actor_threads=threads, learner_threads=settings.learner.threads)
+    apart = divide(sorted(current()), actors=actors, actor_threads=threads, learner_threads=learner_threads)
     if apart is None:
         console.print(
-            f"actor.own_cores: {actors * threads} for actors and {settings.learner.threads} for the learner are more "
+            f"actor.own_cores: {actors * threads} for actors and {learner_threads} for the learner are more "
             f"than this machine's {len(current())} cores, so all are shared",
             soft_wrap=True,
         )
@@ -146,7 +152,8 @@ def _cores(settings: Sections) -> Cores:
 
 def _start(children: Children, settings: Sections, file: Path, url: str, run_id: str, cores: Cores) -> list[str]:
     common = [str(file), "--broker.url", url, "--run.id", run_id]
-    children.start("learner", ["learner", *common], settings.learner.threads)
+    learner = settings.learner
+    children.start("learner", ["learner", *common], learner.threads, ranks=learner.ranks)
     actors = [f"actor-{number}" for number in range(settings.actor.count)]
     for name, own in zip(actors, cores.actors, strict=True):
         children.start(name, ["actor", *common], settings.actor.threads, own)
@@ -156,24 +163,11 @@ def _start(children: Children, settings: Sections, file: Path, url: str, run_id:
     return actors + scorers
 
 
-def _evaluated(
-    settings: Sections, settings_file: Path, model: Path, out: Path, stop: threading.Event
-) -> dict[str, Any] | None:
-    """Held-out accuracy, from an earlier start of this run if it is there; None when there is to be none, or a stop."""
-    if settings.eval.problems == 0:
+def _evaluate(settings: Sections, models: dict[str, Path], stop: threading.Event) -> dict[str, Any] | None:
+    """Held-out accuracy of these and of what an earlier start of this run evaluated; None after a stop."""
+    out = settings.run.folder / EVALUATION
+    if code := evaluation.evaluate(settings, out, models, stop):
+        raise ChildFailed(f"the evaluation of {', '.join(models)} ended with exit code {code}; its error is above")
+    if stop.is_set():
         return None
-    if not out.is_file():
-        command = [sys.executable, "-m", "deploy.evaluate", str(settings_file), str(model), str(out)]
-        environment = computing_environment(settings.actor.threads)
-        evaluation = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
-        while evaluation.poll() is None:
-            if stop.wait(LOOK_EVERY_S):
-                evaluation.kill()  # it has nothing to hand back; the next start does it again
-                evaluation.wait()
-                return None
-        if evaluation.returncode:
-            raise ChildFailed(
-                f"the evaluation of {model} ended with exit code {evaluation.returncode}; its error is above"
-            )
-    result: dict[str, Any] = json.loads(out.read_text())
-    return result
+    return evaluation.conclude(out, rows.present(out, ["before", "after"], settings.eval.sets), settings.eval.k)

@@ -1,4 +1,4 @@
-"""What `hero up` shows while a run trains: a bar that follows the learner's metrics, the broker and the workers."""
+"""What `hero up` shows while a run trains: a bar that follows the learner's logs, the broker and the workers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,38 @@ from common.errors import BrokerUnavailable
 from common.lifecycle import Every
 from common.settings import Sections
 from common.streams import Broker
-from deploy.show import console, step_line
+from deploy.show import console, evaluation_line, step_line
 
 LINES_EVERY_STEPS = 10
 
 
-class Watch:
-    """Follows the learner's metrics, the broker and the workers, and shows them."""
+class Tail:
+    """The lines that come to a file of JSON objects from now on."""
 
-    def __init__(self, settings: Sections, broker: Broker, metrics: Path) -> None:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._offset = file.stat().st_size if file.exists() else 0
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                yield json.loads(line)
+
+
+class Watch:
+    """Follows metrics and evaluations of the learner, the broker and the workers, and shows them."""
+
+    def __init__(self, settings: Sections, broker: Broker) -> None:
         self._total = settings.run.steps
         self._broker = broker
-        self._metrics = metrics
+        self._metrics, self._evaluations = (Tail(settings.run.folder / f"{n}.jsonl") for n in ("metrics", "eval"))
         self._lines: list[dict[str, Any]] = []
-        self._offset = metrics.stat().st_size if metrics.exists() else 0
         self._differences: dict[str, float] = {}
         self._heartbeats = Every(2.0)
         self._started = time.monotonic()
@@ -38,7 +56,9 @@ class Watch:
     def look(self) -> None:
         if self._heartbeats.due():
             self._remember_differences()
-        new = list(self._new_lines())
+        for line in self._evaluations.new():
+            self.bar.console.print(evaluation_line(line["eval"]), highlight=False, soft_wrap=True)
+        new = list(self._metrics.new())
         if not new:
             if not self._lines:
                 self.bar.update(self._task, description=f"{self._text} ({time.monotonic() - self._started:.0f} s)")
@@ -57,17 +77,6 @@ class Watch:
         """Largest difference that any actor found between its engine and the learner."""
         self._remember_differences()  # also of actors that have just left
         return max(self._differences.values(), default=float("nan"))
-
-    def _new_lines(self) -> Iterator[dict[str, Any]]:
-        if not self._metrics.exists():
-            return
-        with self._metrics.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                yield json.loads(line)
 
     def _safe_backlog(self) -> dict[Any, Any]:
         try:

@@ -1,8 +1,8 @@
 """Checkpoint folders that are whole or not there: written aside, fsynced, renamed, each with a manifest.
 
 checkpoints/step-00000050-v3/     of incarnation 3; -v3.1 when step 50 is saved once more
-    manifest.json   {"format": 3, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
-    state           bytes of the caller: ledger, versions, sigma, the running AUROC
+    manifest.json   {"format": 4, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
+    state           bytes of the caller: ledger, sigma, the running AUROC, the order of prompts
     policy/         what the caller's `write` puts there: weights, optimizer, random generators
 """
 
@@ -21,10 +21,11 @@ import structlog
 
 from common.disk import is_full
 from common.errors import CheckpointError, DiskFull
+from learner.score import Score
 
 log = structlog.get_logger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 _ASIDE = ".writing-"
 _NAME = re.compile(r"(?:\.writing-)?step-(?P<step>\d+)-v(?P<incarnation>\d+)(?:\.(?P<again>\d+))?")
 
@@ -44,16 +45,28 @@ class Checkpoint:
         return self.folder / "policy"
 
 
-def save(root: Path, incarnation: int, step: int, write: Callable[[Path], None], state: bytes, keep: int) -> Path:
+def save(
+    root: Path,
+    incarnation: int,
+    step: int,
+    write: Callable[[Path], None],
+    state: bytes,
+    keep: int,
+    score: Score | None = None,
+    export: Callable[[Path], object] | None = None,
+) -> Path:
     """Make the checkpoint of `step` durable under `root`, then delete all but the newest `keep`.
 
     `write(folder)` fills a fresh folder. The newest is the one of the highest incarnation, then step: so a branch
     that was left counts as old, however far it came, and a learner that another has replaced does no harm.
-    Raises DiskFull or CheckpointError; whatever was there before is then untouched.
+    With `export` the one of the best `score` stays too; `export(folder)` fills another folder of one that is better
+    than all before. Raises DiskFull or CheckpointError; whatever was there before is then untouched.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}; at least the checkpoint that is being written must stay")
     target = root / _free_name(root, incarnation, step)
+    best = best_of(root) if export else None
+    is_best = export is not None and score is not None and (best is None or score > best[0])
     aside = root / f"{_ASIDE}{target.name}"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -62,12 +75,14 @@ def save(root: Path, incarnation: int, step: int, write: Callable[[Path], None],
                 shutil.rmtree(leftover)
         (aside / "policy").mkdir(parents=True)
         write(aside / "policy")
+        if is_best and export:
+            export(aside / "export")
         (aside / "state").write_bytes(state)
-        _seal(aside, step)
+        _seal(aside, step, score)
         aside.rename(target)
         _fsync(root)
-    except (OSError, RuntimeError) as error:
-        full = is_full(error, root)
+    except (OSError, RuntimeError, DiskFull) as error:
+        full = isinstance(error, DiskFull) or is_full(error, root)
         shutil.rmtree(aside, ignore_errors=True)
         if full:
             raise DiskFull(
@@ -79,8 +94,35 @@ def save(root: Path, incarnation: int, step: int, write: Callable[[Path], None],
                 f"checkpoint of step {step} cannot be written under {root}: {error}; check the folder's rights"
             ) from error
         raise
-    _prune(root, keep)
+    if is_best:
+        _point_at(root / "best", target)
+    _prune(root, keep, spare=target if is_best else best and best[1])
     return target
+
+
+def best_of(root: Path) -> tuple[Score, Path] | None:
+    """The best score under `root` and the folder that has it, of equal ones the oldest; None without any."""
+    found = []
+    for age, folder in _folders(root):
+        try:
+            score = json.loads((folder / "manifest.json").read_bytes())["score"]
+            found += [(Score(*score), age, folder)] if score else []
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # torn, or of another release
+    if not found:
+        return None
+    highest = max(score for score, _, _ in found)
+    return highest, min((age, folder) for score, age, folder in found if score == highest)[1]
+
+
+def _point_at(link: Path, target: Path) -> None:
+    aside = link.with_suffix(".new")
+    try:
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(target.name)
+        aside.replace(link)
+    except OSError as error:  # of a disk that knows no links: the manifests say the same
+        log.warning("no link to the best checkpoint", best=str(target), why=str(error))
 
 
 def latest(root: Path) -> Checkpoint | None:
@@ -127,10 +169,10 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(folder: Path, step: int) -> None:
+def _seal(folder: Path, step: int, score: Score | None) -> None:
     """Write the manifest, and everything in `folder` through to the disk, folders last."""
     files = {name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for name, path in _files(folder)}
-    manifest = {"format": FORMAT, "step": step, "files": files}
+    manifest = {"format": FORMAT, "step": step, "score": score and [score.evaluated, score.accuracy], "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for path in sorted(folder.rglob("*"), reverse=True):
         _fsync(path)
@@ -158,8 +200,10 @@ def _verify(folder: Path, step: int) -> None:
             raise CheckpointError(f"{name} does not match its checksum")
 
 
-def _prune(root: Path, keep: int) -> None:
+def _prune(root: Path, keep: int, spare: Path | None) -> None:
     for _, folder in sorted(_folders(root), reverse=True)[keep:]:
+        if folder == spare:
+            continue
         # The new checkpoint is durable: a folder that will not go is a nuisance, not a reason to stop.
         shutil.rmtree(
             folder,

@@ -6,40 +6,59 @@ import ctypes
 import logging
 import os
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
+from common.errors import ConfigError
+
 # Not LOCAL_RANK alone: `start` sets that one itself, and processes that we start inherit it.
 _LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_COLLECTIVE = timedelta(minutes=30)  # the longest that a rank waits for another: to come, or to write a checkpoint
+
+
+def launched() -> tuple[int, int] | None:
+    """Rank and number of ranks, as a launcher has set them; None without one.
+
+    Raises ConfigError when only a part of the launcher's variables is set.
+    """
+    present = [name for name in _LAUNCHER if name in os.environ]
+    missing = [name for name in (*_LAUNCHER, "LOCAL_RANK") if name not in os.environ]
+    if present and missing:
+        raise ConfigError(
+            f"{', '.join(present)} set but {', '.join(missing)} not; start the learner with torchrun, or unset them"
+        )
+    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if present else None
+
+
+def join() -> None:
+    """Join or make the process group; safe to call again. ConfigError as `launched`.
+
+    Under torchrun or the deepspeed launcher the group is theirs (nccl on a GPU, gloo on a CPU). Without one
+    this process is a group of its own that opens no port.
+    """
+    if dist.is_initialized():
+        return
+    # torch's own collectives warn about torch's own renamed functions, once per call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if launched():
+        if backend == "nccl":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group(backend, timeout=_COLLECTIVE)
+    else:
+        # A store in memory: no port to find, to lose in a race, or to be open to others.
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it and asks for MPI otherwise
 
 
 def start() -> Any:
-    """Import DeepSpeed, join or make the process group, and return the module; safe to call again.
-
-    Under torchrun or the deepspeed launcher the group is theirs (nccl on a GPU, gloo on a CPU). Without one
-    this process is a group of its own that opens no port. Raises RuntimeError when only a part of the
-    launcher's variables is set.
-    """
+    """Import DeepSpeed, `join` the process group, and return the module; safe to call again."""
     deepspeed = _import()
-    if not dist.is_initialized():
-        present = [name for name in _LAUNCHER if name in os.environ]
-        missing = [name for name in (*_LAUNCHER, "LOCAL_RANK") if name not in os.environ]
-        if present and missing:
-            raise RuntimeError(
-                f"{', '.join(present)} set but {', '.join(missing)} not; start the learner with torchrun, or unset them"
-            )
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        if present:
-            if backend == "nccl":
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            dist.init_process_group(backend)
-        else:
-            # A store in memory: no port to find, to lose in a race, or to be open to others.
-            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-            os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it and asks for MPI otherwise
+    join()
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return deepspeed
 
@@ -48,8 +67,6 @@ def _import() -> Any:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         _keep_freed_memory()
-    # torch's own collectives warn about torch's own renamed functions, once per call.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     import deepspeed
     from deepspeed.utils import logger
 
@@ -79,9 +96,13 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def is_first() -> bool:
     """Whether this is rank 0, which writes what is written once."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return rank() == 0
 
 
 def total(values: list[float], device: torch.device) -> list[float]:
@@ -93,8 +114,17 @@ def total(values: list[float], device: torch.device) -> list[float]:
     return [float(value) for value in tensor.tolist()]
 
 
+def most(value: int, device: torch.device) -> int:
+    """The largest over all ranks; every rank must call it."""
+    if world_size() == 1:
+        return value
+    tensor = torch.tensor(value, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor)
+
+
 def combine(sums: dict[str, Any]) -> dict[str, Any]:
-    """Scalars of all ranks: added, but the largest of `*_max`; every rank must call it."""
+    """Tensors of all ranks, of any shape: added, but the largest of `*_max`; every rank must call it."""
     if world_size() > 1:
         for name, value in sums.items():
             dist.all_reduce(value, op=dist.ReduceOp.MAX if name.endswith("_max") else dist.ReduceOp.SUM)

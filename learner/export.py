@@ -20,8 +20,9 @@ _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 def load_model(folder: Path, dtype: str) -> nn.Module:
     """Causal LM of `folder` with weights of `dtype` ("float32", "bfloat16") and no dropout.
 
-    Dropout is off for good: with it the learner's log-probabilities would not be the sampler's. Raises
-    ModelError when the folder is missing or holds something else.
+    Dropout is off for good: with it the learner's log-probabilities would not be the sampler's. Neither would they be
+    if torch's attention left out the soft cap that some models have (Gemma 2); those take transformers' slower one.
+    Raises ModelError when the folder is missing or holds something else.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json; model must name a Hugging Face model folder")
@@ -30,7 +31,10 @@ def load_model(folder: Path, dtype: str) -> nn.Module:
         for name, value in vars(config).items():
             if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
                 setattr(config, name, 0.0)
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=getattr(torch, dtype))
+        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=getattr(torch, dtype), attn_implementation="eager" if capped else None
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded as a causal LM: {error}") from error
     return model

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.schema import Scored
+from common.schema import Completion, Scored
+from common.settings import Sections
 from learner.advantage import Group
 from learner.batch import Sequence
 
@@ -23,15 +24,39 @@ class Order:
     completion_tokens: int
     """At most."""
     temperature: float
+    mask_truncated: bool
+    """Whether what was cut for its length is left out of the loss."""
 
-    def fits(self, group: Scored) -> bool:
-        parts = [group.ticket.prompt_ids, *(completion.ids for completion in group.rollout.completions)]
-        return (
-            group.ticket.temperature == self.temperature
-            and len(parts[0]) <= self.prompt_tokens
-            and max(map(len, parts[1:])) <= self.completion_tokens
-            and all(part.min() >= 0 and part.max() < self.vocabulary for part in parts if len(part))
-        )
+    def trains_on(self, completion: Completion) -> bool:
+        return len(completion.ids) > 0 and not (self.mask_truncated and completion.finish == "length")
+
+    def misfit(self, group: Scored) -> str | None:
+        """Why a group is none that was ordered; None if it is one."""
+        prompt, completions = group.ticket.prompt_ids, [completion.ids for completion in group.rollout.completions]
+        longest = max(map(len, completions))
+        parts = [part for part in (prompt, *completions) if len(part)]
+        if group.ticket.temperature != self.temperature:
+            return f"it was sampled at temperature {group.ticket.temperature:g}, not {self.temperature:g}"
+        if len(prompt) > self.prompt_tokens or longest > self.completion_tokens:
+            most = f"{self.prompt_tokens} and {self.completion_tokens}"
+            return f"prompt and completion have {len(prompt)} and {longest} tokens, at most {most} were ordered"
+        lowest = min((int(part.min()) for part in parts), default=0)
+        highest = max((int(part.max()) for part in parts), default=0)
+        if lowest < 0 or highest >= self.vocabulary:
+            return f"its token ids are {lowest} to {highest}, the learner's model reads 0 to {self.vocabulary - 1}"
+        return None
+
+
+def order_of(settings: Sections, vocabulary: int) -> Order:
+    """What the tickets of a run ask a policy of so many token ids for."""
+    sampling = settings.sampling
+    return Order(
+        vocabulary,
+        settings.data.max_prompt_tokens,
+        sampling.max_tokens,
+        sampling.temperature,
+        mask_truncated=settings.learner.truncated == "mask",
+    )
 
 
 @dataclass(frozen=True)
@@ -52,15 +77,15 @@ def drop_reason(group: Scored, step: int, max_staleness: int, order: Order, bran
     Every token of it must be of a policy within the bound; one that is ahead of the learner's is of a branch that was
     left, and bounded like one behind it.
     """
-    if not order.fits(group):
+    if order.misfit(group):
         return "not_as_ordered"
     versions = {(incarnation, of) for c in group.rollout.completions for _, incarnation, of in c.versions}
     versions = versions or {(group.ticket.incarnation, group.ticket.step)}
     if any(abs(step - of) > max_staleness for _, of in versions):
         left = any(of > step or branch.has_left(incarnation, of) for incarnation, of in versions)
         return "abandoned_branch" if left else "stale"
-    if not any(len(completion.ids) for completion in group.rollout.completions):
-        return "empty"
+    if not any(order.trains_on(completion) for completion in group.rollout.completions):
+        return "all_truncated" if any(len(c.ids) for c in group.rollout.completions) else "empty"
     return None
 
 
@@ -70,13 +95,13 @@ def graded(group: Scored) -> Group:
     return Group(correct, group.rm_scores, group.r_hat, group.weight)
 
 
-def sequences(groups: SequenceOf[Scored], advantages: SequenceOf[NDArray[np.float64]]) -> list[Sequence]:
-    """One sequence per completion that has tokens; `advantages` float64 [N] for each group."""
+def sequences(groups: SequenceOf[Scored], advantages: SequenceOf[NDArray[np.float64]], order: Order) -> list[Sequence]:
+    """One sequence per completion that is trained on; `advantages` float64 [N] for each group."""
     return [
         Sequence(group.ticket.prompt_ids, completion.ids, completion.logprobs, float(advantage))
         for group, advantages_of in zip(groups, advantages, strict=True)
         for completion, advantage in zip(group.rollout.completions, advantages_of, strict=True)
-        if len(completion.ids)
+        if order.trains_on(completion)
     ]
 
 

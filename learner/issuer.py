@@ -1,59 +1,83 @@
-"""Issues tickets: new ones up to the staleness bound, and again what the broker has lost."""
+"""Issues the tickets of training, up to the staleness bound."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
+from itertools import takewhile
 
-import structlog
-
-from common.schema import Ticket
+from common.errors import CheckpointError
+from common.schema import Scored, Ticket
 from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
+from learner.curriculum import ByDifficulty
+from learner.issuing import Issuing
 from learner.ledger import Ledger
 from learner.render import Renderer
 from learner.tickets import PromptOrder, capacity
 
-ISSUE_TOGETHER = 64  # tickets a round trip: one each costs more than packing them
 
-log = structlog.get_logger("learner")
-
-
-class Issuer:
-    """Turns problems into tickets of the seeded order and books them in the ledger. Both calls may raise BrokerFull."""
+class Issuer(Issuing):
+    """Turns problems into tickets of the seeded order."""
 
     def __init__(self, settings: Sections, broker: Broker, renderer: Renderer, problems: Sequence[Problem]) -> None:
+        super().__init__(broker)
         self._settings = settings
-        self._broker = broker
         self._renderer = renderer
+        self.waits_for_a_plan = False
+        """Whether the next tickets wait for a checkpoint that has their epoch."""
         self._problems = problems
-        self._order = PromptOrder(len(problems), settings.run.seed)
+        questions, seed = [problem.question for problem in problems], settings.run.seed
+        self._curriculum = ByDifficulty(questions, seed) if settings.data.order == "difficulty" else None
+        self._order = self._curriculum or PromptOrder(len(problems), seed)
 
     def issue(self, ledger: Ledger, incarnation: int, step: int) -> None:
-        """Tickets up to the staleness bound, and no more than the remaining steps can use."""
+        """Tickets up to the bound, and no more than the remaining steps can use or than are planned.
+
+        Raises BrokerFull.
+        """
         o = self._settings.learner
         remaining = (self._settings.run.steps - step) * o.groups_per_step
-        wanted = min(capacity(o.groups_per_step, o.max_staleness), remaining)
-        missing = range(ledger.issued, ledger.issued + wanted - len(ledger.in_flight()))
-        for start in range(0, len(missing), ISSUE_TOGETHER):
-            ids = missing[start : start + ISSUE_TOGETHER]
-            self._broker.issue_together([self._ticket(id, 1, incarnation, step) for id in ids])
-            for id in ids:
-                ledger.issue(id)
+        wanted = min(capacity(o.groups_per_step, o.max_staleness, o.over_sampling), remaining)
+        ids = range(ledger.issued, ledger.issued + wanted - len(ledger.in_flight()))
+        planned = sum(1 for _ in takewhile(self._order.planned, ids))
+        self.waits_for_a_plan = planned < len(ids)
+        self.put_up(ledger, planned, incarnation, step)
 
-    def reissue_lost(self, ledger: Ledger, known: Container[int], incarnation: int, step: int) -> None:
-        """Tickets in flight that nobody knows, neither the broker nor the learner: the same ids, the next attempts."""
-        lost = [id for id in ledger.in_flight() if id not in known]
-        for id in lost:
-            self._broker.issue(self._ticket(id, ledger.reissue(id), incarnation, step))
-        if lost:
-            log.warning("tickets were lost by the broker and issued again", count=len(lost), ids=lost[:10])
+    def met(self, group: Scored) -> None:
+        """Takes what a group says of its prompt's difficulty."""
+        if self._curriculum:
+            right = sum(status == "correct" for status in group.statuses)
+            self._curriculum.met(group.ticket.question, right / len(group.statuses))
+
+    def dump(self, ledger: Ledger) -> bytes | None:
+        """The order's state for a checkpoint; None where it has none."""
+        oldest = min(ledger.in_flight(), default=ledger.issued)
+        return self._curriculum.dump(oldest) if self._curriculum else None
+
+    def saved(self) -> None:
+        """What was dumped last is in a durable checkpoint."""
+        if self._curriculum:
+            self._curriculum.saved()
+
+    def restore(self, prompts: bytes | None) -> None:
+        """What `dump` gave to a checkpoint. Raises CheckpointError where it does not fit data.order or the prompts."""
+        if (prompts is None) != (self._curriculum is None):
+            raise CheckpointError(
+                f"data.order = {self._settings.data.order!r}, the checkpoint is of a run with the other; set it back"
+            )
+        if self._curriculum and prompts is not None:
+            try:
+                self._curriculum.restore(prompts)
+            except ValueError as error:
+                raise CheckpointError(f"{error}; resume with the same data") from error
 
     def _ticket(self, id: int, attempt: int, incarnation: int, step: int) -> Ticket:
         problem = self._problems[self._order.row(id)]
         sampling = self._settings.sampling
         return Ticket(
             run=self._broker.run,
+            lane="train",
             id=id,
             attempt=attempt,
             question=problem.question,
@@ -62,6 +86,7 @@ class Issuer:
             prompt_ids=self._renderer.prompt_ids(problem.question),
             completions=sampling.completions,
             temperature=sampling.temperature,
+            top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             incarnation=incarnation,
             step=step,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import ClassVar, Self
 
 import msgpack
 import numpy as np
@@ -18,10 +19,11 @@ from common.errors import BooksError
 
 IN_FLIGHT, TRAINED, DROPPED, DEAD = range(4)
 REACH = 2**20  # for those who do not know how many tickets a run can issue between two checkpoints
-NAMES = ("in_flight", "trained", "dropped", "dead_lettered")
 
 
 class Ledger:
+    NAMES: ClassVar = ("in_flight", "trained", "dropped", "dead_lettered")
+
     def __init__(self) -> None:
         self.issued = 0
         """Tickets issued so far; ids are 0 .. issued - 1."""
@@ -104,9 +106,9 @@ class Ledger:
         return id < self.issued and self._state[id] != IN_FLIGHT
 
     def counts(self) -> dict[str, int]:
-        """{"issued", "in_flight", "trained", "dropped", "dead_lettered"}."""
-        tallied = np.bincount(self._state[: self.issued], minlength=len(NAMES))
-        return {"issued": self.issued} | {name: int(n) for name, n in zip(NAMES, tallied, strict=True)}
+        """{"issued", "in_flight", "trained", "dropped", "dead_lettered"}; "evaluated" for "trained" in evaluation's."""
+        tallied = np.bincount(self._state[: self.issued], minlength=len(self.NAMES))
+        return {"issued": self.issued} | {name: int(n) for name, n in zip(self.NAMES, tallied, strict=True)}
 
     def audit(self) -> dict[str, int]:
         """The counts, after checking them against each other and the open attempts. Raises BooksError."""
@@ -119,7 +121,7 @@ class Ledger:
         ):
             if astray:
                 raise BooksError(f"tickets {sorted(astray)[:20]} are {what} in one book and not in the other")
-        if counts["dropped"] != self.drops.total() or counts["issued"] != sum(counts[name] for name in NAMES):
+        if counts["dropped"] != self.drops.total() or counts["issued"] != sum(counts[name] for name in self.NAMES):
             dropped = np.flatnonzero(self._state[: self.issued] == DROPPED).tolist()
             told = f"{counts}, drops {dict(self.drops)}, the last dropped tickets {dropped[-20:]}"
             raise BooksError(f"the books do not balance: {told}")
@@ -138,7 +140,7 @@ class Ledger:
         )
 
     @classmethod
-    def restored(cls, data: bytes) -> Ledger:
+    def restored(cls, data: bytes) -> Self:
         """The ledger that `dump` wrote."""
         saved = msgpack.unpackb(data, strict_map_key=False)
         ledger = cls()
@@ -162,3 +164,13 @@ class Ledger:
         self._expect_open(id)
         self._state[id] = state
         del self._attempt[id]
+
+
+class EvaluationLedger(Ledger):
+    """The books of evaluation: what comes back is not trained on but evaluated."""
+
+    NAMES: ClassVar = ("in_flight", "evaluated", "dropped", "dead_lettered")
+
+    def evaluate(self, id: int, step: int) -> None:
+        """Books a ticket as evaluated in the round of `step`."""
+        self.train([id], step)

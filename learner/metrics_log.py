@@ -21,15 +21,12 @@ class MetricsLog:
     def __init__(self, file: Path) -> None:
         self._lines = JsonLines(file)
 
-    def write(
-        self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float], skipped_steps: int, ledger: Ledger
-    ) -> None:
+    def write(self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float], ledger: Ledger) -> None:
         """One step: its batch, wall time by part, and the audited books after it. Raises DiskFull."""
         line = {
             "step": step,
             "time": time.time(),
             **metrics,
-            "skipped_steps": skipped_steps,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
             "tickets": ledger.audit(),
             "drops": dict(ledger.drops),

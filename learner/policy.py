@@ -1,16 +1,15 @@
 """The policy that is trained: a Hugging Face causal LM under DeepSpeed.
 
-Each rank calls the same methods in the same order with its own sequences; means are over all ranks. On one
-CPU rank the same calls give the same bits.
+This is one rank's part of it. All ranks call the same methods in the same order, each with its own sequences
+(`learner.team` sees to that); means are over all ranks. On one CPU rank the same calls give the same bits.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,20 +19,25 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.errors import CheckpointError
-from learner import distributed, export, random_state
-from learner.batch import MicroBatch, Sequence, by_sequence, micro_batches, padding_share
+from learner import distributed, export, lora, policy_state, random_state
+from learner.attention import Segments
+from learner.batch import EMPTY, MicroBatch, Sequence, by_sequence, filled_up, micro_batches
 from learner.logprobs import CompletionLogprobs
-from learner.loss import LossInputs, LossOptions, add, policy_loss, summarize, token_shares
+from learner.loss import policy_loss, token_shares
+from learner.loss_inputs import LossInputs
+from learner.loss_metrics import add, summarize
+from learner.optimizer import OptimizerSteps, adamw
 from learner.options import PolicyOptions, deepspeed_config
+from learner.padding import attention_padding_share, padding_share
+from learner.reference import load_reference
+from learner.shares import cut
 
 __all__ = ["Policy", "PolicyOptions", "StepResult"]
 
 log = structlog.get_logger(__name__)
 
-_TAG = "deepspeed"
 PARTS = ("proximal", "forward", "backward", "optimizer")
 
 
@@ -41,9 +45,9 @@ PARTS = ("proximal", "forward", "backward", "optimizer")
 class StepResult:
     """What one batch did."""
 
-    metrics: dict[str, float]
-    """As `learner.loss.summarize`, and grad_norm (before clipping), lr, sequences, micro_batches,
-    padding_share. What is not finite is left out, so that every log can hold it."""
+    metrics: dict[str, float | list[int]]
+    """As `learner.loss_metrics.summarize`, and grad_norm (before clipping), lr, sequences, micro_batches,
+    padding_share, attention_padding_share. What is not finite is left out, so that every log can hold it."""
     seconds: dict[str, float]
     """Wall time by part: proximal, forward, backward, optimizer."""
     applied: int
@@ -65,47 +69,66 @@ class Policy:
         random_state.seed(options.seed)
         self.options = options
         self._folder = Path(model_folder)
-        self._module = CompletionLogprobs(export.load_model(self._folder, options.dtype))
+        model: Any = export.load_model(self._folder, options.dtype)
+        if options.lora_rank:
+            lora.add_adapters(model, options.lora_rank, options.lora_alpha, options.lora_targets)
+        self._module = CompletionLogprobs(model, options.packing)
         if options.gradient_checkpointing:
-            model: Any = self._module.model
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self._optimizer = torch.optim.AdamW(
-            self._module.parameters(),
-            lr=options.lr,
-            betas=options.betas,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        optimizer = adamw(self._module, options.lr, options.betas, options.weight_decay)
         self._engine, *_ = deepspeed.initialize(
-            model=self._module, optimizer=self._optimizer, config=deepspeed_config(options, distributed.world_size())
+            model=self._module, optimizer=optimizer, config=deepspeed_config(options, distributed.world_size())
         )
-        self._gathered = deepspeed.zero.GatheredParameters
+        self._steps = OptimizerSteps(self._engine, optimizer, options)
+        self._gathered = deepspeed.zero.GatheredParameters if options.zero_stage == 3 else lambda _: nullcontext()
         self._engine.train()  # changes nothing without dropout, but gradient checkpointing asks for it
-        self._loss = LossOptions(options.clip_low, options.clip_high, options.correction, options.tis_cap)
-        self.applied_steps = 0
-        self.skipped_steps = 0
+        self._said_too_long = False
+        self.reference = None
+        """A copy of the policy that the run began with, where it is asked for and cannot be had from the policy."""
+        if options.loss.kl_coefficient and not options.lora_rank:
+            self.reference = load_reference(self._folder, options.dtype, self._engine.device)
+
+    @property
+    def applied_steps(self) -> int:
+        """Optimizer steps that changed the weights, since the first start of the run."""
+        return self._steps.applied
 
     @property
     def vocabulary(self) -> int:
         """Token ids that the model can read."""
-        return int(self._module.model.config.get_text_config().vocab_size)
+        return int(self.config.vocab_size)
+
+    @property
+    def config(self) -> Any:
+        """The model's Hugging Face configuration, of its text part."""
+        return self._module.model.config.get_text_config()
+
+    @property
+    def device_name(self) -> str:
+        """Such as "NVIDIA H200" or "cpu"."""
+        device = self._engine.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
     # Training
 
-    def step(self, sequences: SequenceOf[Sequence], temperature: float) -> StepResult:
+    def step(
+        self, sequences: SequenceOf[Sequence], temperature: float, cuts: SequenceOf[int] | None = None
+    ) -> StepResult:
         """Train on one batch, sampled at `temperature` > 0.
 
-        With one mini-step the proximal policy is the current one, so its pass is saved: pi_prox is pi without
-        gradient and the ratio exactly 1. A gradient that is not finite is never applied, but reported.
+        `sequences` are this rank's share of it, and `cuts` say where in them mini-steps begin and end; None cuts them
+        evenly, which is right when there are no others. With one mini-step the proximal policy is the current one, so
+        its pass is saved: pi_prox is pi without gradient and the ratio exactly 1. A gradient that is not finite is
+        never applied, but reported.
         """
         clock = _Clock(self._engine.device)
         proximal: list[npt.NDArray[np.float32]] | None = None
         if self.options.mini_steps > 1:
             with clock("proximal"):
                 proximal = self.logprobs(sequences, temperature)
-        bounds = np.linspace(0, len(sequences), min(self.options.mini_steps, len(sequences)) + 1).astype(int)
+        bounds = cut(len(sequences), self.options.mini_steps) if cuts is None else cuts
         sums, norms, batches = [], [], []
-        before = self.applied_steps, self.skipped_steps
+        before = self._steps.applied, self._steps.skipped
         for start, end in pairwise(bounds):
             part = None if proximal is None else proximal[start:end]
             mini_sums, mini_batches, norm = self._mini_step(sequences[start:end], part, temperature, clock)
@@ -116,13 +139,14 @@ class Policy:
         metrics["loss"] /= len(sums)
         metrics |= {
             "grad_norm": sum(norms) / len(norms),
-            "lr": self._learning_rate(max(0, self.applied_steps - 1)),
-            "sequences": float(len(sequences)),
+            "lr": self._steps.rate(max(0, self._steps.applied - 1)),
+            "sequences": distributed.total([float(len(sequences))], self._engine.device)[0],
             "micro_batches": float(len(batches)),
             "padding_share": padding_share(batches),
+            "attention_padding_share": attention_padding_share(batches),
         }
-        finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
-        return StepResult(finite, clock.seconds, self.applied_steps - before[0], self.skipped_steps - before[1])
+        finite = {name: value for name, value in metrics.items() if np.isfinite(value).all()}
+        return StepResult(finite, clock.seconds, self._steps.applied - before[0], self._steps.skipped - before[1])
 
     def _mini_step(
         self,
@@ -132,41 +156,68 @@ class Policy:
         clock: _Clock,
     ) -> tuple[dict[str, Tensor], list[MicroBatch], float]:
         """One optimizer step. Returns sums of the loss, the micro-batches and the gradient norm."""
-        batches = micro_batches(sequences, self.options.micro_batch_tokens)
+        batches = self._micro_batches(sequences)
         tokens, count = distributed.total(
             [sum(len(batch.targets) for batch in batches), len(sequences)], self._engine.device
         )
         sums = []
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
             with clock("forward"):
-                logprobs = self._forward(batch, temperature)
-                loss, part = policy_loss(
-                    self._loss_inputs(batch, logprobs, proximal, int(tokens), int(count)), self._loss
-                )
+                reference = self._reference_logprobs(batch, temperature)
+                logprobs, entropy = self._forward(batch, temperature)
+                inputs = self._loss_inputs(batch, logprobs, entropy, proximal, reference, int(tokens), int(count))
+                loss, part = policy_loss(inputs, self.options.loss)
             sums.append(part)
             with clock("backward"):
                 # DeepSpeed reduces gradients at the boundary, and averages them over ranks where ours add.
-                self._engine.set_gradient_accumulation_boundary(batch is batches[-1])
+                self._engine.set_gradient_accumulation_boundary(number == len(batches))
                 self._engine.backward(_poisoned(loss) * distributed.world_size())
         with clock("optimizer"):
-            norm = self._apply()
+            norm = self._steps.take()
         return add(sums), batches, norm
 
-    def _forward(self, batch: MicroBatch, temperature: float) -> Tensor:
+    def _micro_batches(self, sequences: SequenceOf[Sequence]) -> list[MicroBatch]:
+        """Of this rank's sequences, and as many on every rank: collectives of a pass need all of them."""
+        budget, packed = self.options.micro_batch_tokens, self._module.packs
+        longest = max((sequence.width for sequence in sequences), default=0)
+        if longest > budget and not self._said_too_long:
+            self._said_too_long = True
+            log.warning(
+                "a sequence is longer than the budget of a micro-batch and gets one of its own; "
+                "if memory runs out, shorten completions, or turn on learner.gradient_checkpointing",
+                tokens=longest,
+                micro_batch_tokens=budget,
+            )
+        batches = micro_batches(sequences, budget, packed=packed) if sequences else []
+        return filled_up(batches, distributed.most(len(batches), self._engine.device), packed=packed)
+
+    def _forward(self, batch: MicroBatch, temperature: float, model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of the completion tokens, [T] each, by the policy or another `model`."""
         device = self._engine.device
-        result: Tensor = self._engine(
+        result: tuple[Tensor, Tensor] = (model or self._engine)(
             torch.from_numpy(batch.input_ids).to(device),
             torch.from_numpy(batch.positions).to(device),
             torch.from_numpy(batch.targets).to(device),
             temperature,
+            None if batch.segments is None else Segments.of(batch.segments, device),
         )
         return result
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: MicroBatch, temperature: float) -> Tensor | None:
+        """log pi_ref of the completion tokens, [T]; with adapters that is the policy without them."""
+        if not self.options.loss.kl_coefficient:
+            return None
+        with nullcontext() if self.reference else lora.without_adapters(self._module.model):
+            return self._forward(batch, temperature, self.reference)[0]
 
     def _loss_inputs(
         self,
         batch: MicroBatch,
         logprobs: Tensor,
+        entropy: Tensor,
         proximal: list[npt.NDArray[np.float32]] | None,
+        reference: Tensor | None,
         tokens: int,
         sequences: int,
     ) -> LossInputs:
@@ -174,110 +225,76 @@ class Policy:
         if proximal is None:
             fixed = logprobs.detach()
         else:
-            fixed = torch.from_numpy(np.concatenate([proximal[index] for index in batch.indices])).to(device)
+            fixed = torch.from_numpy(np.concatenate([EMPTY, *(proximal[index] for index in batch.indices)])).to(device)
         lengths = torch.from_numpy(batch.lengths).to(device)
         return LossInputs(
             logprobs=logprobs,
             proximal=fixed,
             behaviour=torch.from_numpy(batch.behaviour).to(device),
             advantages=torch.from_numpy(batch.advantages).to(device),
-            shares=token_shares(lengths, self.options.normalization, tokens, sequences),
+            shares=token_shares(lengths, self.options.normalization, tokens, sequences, self.options.max_tokens),
+            entropy=entropy,
+            lengths=lengths,
+            reference=reference,
         )
-
-    def _apply(self) -> float:
-        """Optimizer step unless the gradient is not finite; returns its norm before clipping."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(self.applied_steps)
-        if self.options.zero_stage == 0:
-            # Without ZeRO the engine neither reports the norm nor looks at it, so both are done here.
-            norm = float(torch.nn.utils.clip_grad_norm_(self._module.parameters(), self.options.max_grad_norm))
-            applied = bool(np.isfinite(norm))
-            if applied:
-                self._engine.step()
-            else:
-                self._engine.zero_grad()
-        else:
-            self._engine.step()
-            norm = float(self._engine.get_global_grad_norm())
-            applied = bool(self._engine.was_step_applied())
-        if applied:
-            self.applied_steps += 1
-        else:
-            self.skipped_steps += 1
-            log.warning(
-                "optimizer step skipped, its gradient is not finite; look at the batch's log-probabilities",
-                applied_steps=self.applied_steps,
-                skipped_steps=self.skipped_steps,
-            )
-        return norm
-
-    def _learning_rate(self, step: int) -> float:
-        """Of optimizer step `step`, counted from 0 over applied steps, so that no scheduler has a state."""
-        warmup = self.options.warmup_steps
-        return self.options.lr * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
 
     # Looking
 
     @torch.no_grad()
     def logprobs(self, sequences: SequenceOf[Sequence], temperature: float) -> list[npt.NDArray[np.float32]]:
         """Log-probabilities of the completion tokens under the current weights: one [C] per sequence."""
-        batches = micro_batches(sequences, self.options.micro_batch_tokens)
-        return by_sequence(batches, [self._forward(batch, temperature).cpu().numpy() for batch in batches])
+        batches = self._micro_batches(sequences)
+        found = [self._forward(batch, temperature)[0].cpu().numpy() for batch in batches]
+        return by_sequence(batches, found)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter once (tied ones under their first name), with its Hugging Face name.
+        """Every parameter once (tied ones under their first name), with its Hugging Face name; adapters are added in.
 
         A tensor is valid until the next is asked for: under ZeRO-3 it is gathered for that long, so all
         ranks must walk to the end. Copy what is to be kept.
         """
+        if self.options.lora_rank:
+            yield from lora.merged_weights(self._module.model, self._gathered)
+            return
         for name, parameter in self._module.model.named_parameters():
-            if self.options.zero_stage < 3:
-                yield name, parameter.detach()
-                continue
             with self._gathered([parameter]):
                 yield name, parameter.detach()
 
     # Keeping
 
     def save(self, folder: Path) -> None:
-        """Write all that `load` needs into `folder`; every rank must call it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        random_state.save(folder / f"random-{self._rank}.json")
-        if distributed.is_first():
-            counters = {"applied_steps": self.applied_steps, "skipped_steps": self.skipped_steps}
-            (folder / "counters.json").write_text(json.dumps(counters))
+        """Write all that `load` needs into `folder`; every rank must call it. Raises DiskFull when all have tried."""
+        counters = {"applied_steps": self._steps.applied, "skipped_steps": self._steps.skipped}
+        policy_state.save(self._engine, self.options, folder, counters)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, universal: Path | None = None) -> None:
         """Continue from what `save` wrote, bit for bit on one CPU rank; CheckpointError when it cannot be.
 
-        The folder is trusted: DeepSpeed reads its own files with pickle.
+        `universal` is what `learner.reshard` made of it when there are more or fewer ranks now.
         """
-        try:
-            counters = json.loads((folder / "counters.json").read_text())
-            loaded, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-            if loaded is None:
-                raise FileNotFoundError(f"no {_TAG} folder in it")
-            random_state.load(folder / f"random-{self._rank}.json")
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{folder} does not hold the state of this policy: {error}; resume with the model, ZeRO stage "
-                "and number of ranks that wrote it"
-            ) from error
-        self.applied_steps = counters["applied_steps"]
-        self.skipped_steps = counters["skipped_steps"]
+        found = policy_state.load(self._engine, self.options, folder, universal, self.options.seed)
+        self._steps.applied = found["applied_steps"]
+        self._steps.skipped = found["skipped_steps"]
 
     def export(self, folder: Path) -> Path:
-        """Write a Hugging Face folder that transformers and vLLM load; every rank must call it. Returns it."""
-        first = distributed.is_first()
-        weights = {name: weight.to("cpu", copy=True) for name, weight in self.named_weights() if first}
-        if first:
+        """Write a Hugging Face folder that transformers and vLLM load; every rank must call it. Returns it.
+
+        Adapters are added in, and beside it in `adapter` as peft's own folder.
+        """
+        weights = _kept(self.named_weights())
+        if distributed.is_first():
             export.write(folder, self._module.model, weights, self._folder)
+        if self.options.lora_rank:
+            adapter = _kept(lora.adapter_weights(self._module.model, self._gathered))
+            if distributed.is_first():
+                lora.write_adapter(folder / "adapter", self._module.model, adapter, self._folder)
         return folder
 
-    @property
-    def _rank(self) -> int:
-        return int(self._engine.global_rank)
+
+def _kept(weights: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Copies of them on the CPU, on rank 0; the others only walk along."""
+    first = distributed.is_first()
+    return {name: weight.to("cpu", copy=True) for name, weight in weights if first}
 
 
 def _poisoned(loss: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
 from learner.batch import Sequence
-from learner.policy import Policy
 from learner.render import Renderer
 from learner.room import Room
+from learner.team import Team
 
 CHECK_SEQUENCES = 4
 CHECK_TOKENS = 64
@@ -32,7 +32,7 @@ def check_sequences(renderer: Renderer, problems: SequenceOf[Problem]) -> list[I
 class Publisher:
     """`publish` gives the actors new weights; `announce_again` tells a broker that has lost its data."""
 
-    def __init__(self, settings: Sections, broker: Broker, policy: Policy, check_ids: list[Int32], room: Room) -> None:
+    def __init__(self, settings: Sections, broker: Broker, policy: Team, check_ids: list[Int32], room: Room) -> None:
         self._broker = broker
         self._policy = policy
         self._check_ids = check_ids

@@ -20,9 +20,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from common.errors import DataError
 from common.progress import Bars
+from learner.optimizer import adamw
+from learner.schedule import factor
 
 _IGNORED = -100  # the label that cross_entropy skips
 _MAX_GRADIENT_NORM = 1.0
+_BETAS = (0.9, 0.99)
 _BATCHES_PER_BUCKET = 32  # examples are sorted by length inside so many batches' worth
 
 Encoded = tuple[list[int], int]
@@ -133,17 +136,7 @@ def _fit(
     progress: Callable[[int, int, float], None],
 ) -> dict[str, float]:
     rng = random.Random(options.seed)  # noqa: S311 - order of examples, nothing secret
-    decayed = [p for p in model.parameters() if p.dim() >= 2]
-    plain = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": options.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=options.lr,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
+    optimizer = adamw(model, options.lr, _BETAS, options.weight_decay)
     model.train()
     started, step, tokens = time.monotonic(), 0, 0
     losses: list[float] = []
@@ -154,7 +147,13 @@ def _fit(
         if done >= 1.0:
             break
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * _schedule(done, options.warmup_fraction, options.final_lr_fraction)
+            group["lr"] = options.lr * factor(
+                done * total,
+                warmup_steps=options.warmup_fraction * total,
+                total_steps=total,
+                shape="linear",
+                final=options.final_lr_fraction,
+            )
         loss, count = _loss(model, [encoded[index] for index in batch], pad)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
@@ -190,10 +189,3 @@ def _loss(model: Any, items: Sequence[Encoded], pad: int) -> tuple[torch.Tensor,
 def _fraction_done(step: int, total: int, seconds: float, max_seconds: float | None) -> float:
     by_time = seconds / max_seconds if max_seconds else 0.0
     return max(step / total, by_time)
-
-
-def _schedule(done: float, warmup_fraction: float, final: float) -> float:
-    """Factor on the learning rate after the fraction `done`: up to 1, then linearly down to `final`."""
-    if done < warmup_fraction:
-        return max(done / warmup_fraction, 0.01)
-    return final + (1.0 - final) * (1.0 - done) / (1.0 - warmup_fraction)

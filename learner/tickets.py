@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 
@@ -25,17 +26,25 @@ class PromptOrder:
             random.Random(f"{self._seed}/{epoch}").shuffle(self._order)  # noqa: S311 - no secret
         return self._order[place]
 
+    def planned(self, ticket_id: int) -> bool:
+        """Whether the ticket may be issued: its row depends on the seed alone, so always."""
+        return True
 
-def capacity(groups_per_step: int, max_staleness: int) -> int:
-    """Most tickets in flight, the batch in training included, for which staleness stays within its bound.
 
-    A ticket issued at step s waits for at most `capacity - groups_per_step` groups, that is max_staleness
-    batches; so queues are bounded and back-pressure needs nothing else.
+def capacity(groups_per_step: int, max_staleness: int, over_sampling: float = 0.0) -> int:
+    """Most tickets in flight, the batch in training included.
+
+    Without `over_sampling` a ticket issued at step s waits for at most `capacity - groups_per_step` groups, that is
+    max_staleness batches: staleness stays within its bound, queues are bounded, and back-pressure needs nothing else.
+    With it that share of more is in flight, and what comes too late is dropped as stale.
     """
-    return (max_staleness + 1) * groups_per_step
+    return math.ceil((max_staleness + 1) * groups_per_step * (1 + over_sampling))
 
 
-def most_between_commits(groups_per_step: int, max_staleness: int, checkpoint_every_steps: int) -> int:
+def most_between_commits(
+    groups_per_step: int, max_staleness: int, checkpoint_every_steps: int, over_sampling: float = 0.0
+) -> int:
     """Most tickets that a learner issues between two checkpoints: those in flight, those trained in each step, and as
     many again for dropped ones."""
-    return 2 * (capacity(groups_per_step, max_staleness) + checkpoint_every_steps * groups_per_step)
+    in_flight = capacity(groups_per_step, max_staleness, over_sampling)
+    return 2 * (in_flight + checkpoint_every_steps * math.ceil(groups_per_step * (1 + over_sampling)))

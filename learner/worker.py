@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import structlog
+import torch
 from numpy.typing import NDArray
 
 from common.connection import BrokerFull
@@ -18,21 +20,30 @@ from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
 from common.waiting import Waiting
+from learner import distributed
 from learner.advantage import SEPARATE, batch_advantages
-from learner.commit import Committer
-from learner.groups import Branch, Order, drop_reason, graded, payload_bytes, sequences
+from learner.commit import Committed, Committer
+from learner.evaluation import Evaluation
+from learner.groups import Branch, drop_reason, graded, order_of, payload_bytes, sequences
 from learner.issuer import Issuer
 from learner.ledger import Ledger
 from learner.metrics import batch_metrics
 from learner.metrics_log import MetricsLog
+from learner.misfits import Misfits
 from learner.options import policy_options
 from learner.policy import Policy
 from learner.publisher import Publisher, check_sequences
+from learner.questions import Questions
+from learner.ranks import Ranks
 from learner.reconciler import Reconciler
 from learner.reliability import Gate
 from learner.render import Renderer
 from learner.reward_log import RewardLog
 from learner.room import Room
+from learner.score import Scores
+from learner.skips import Skips
+from learner.team import Team, follow
+from learner.throughput import Throughput
 from learner.tickets import most_between_commits
 
 BLOCK_MS = 50
@@ -44,18 +55,15 @@ FORGET_S = 600.0  # a process that is gone is listed for so long
 log = structlog.get_logger("learner")
 
 
-def run(settings: Sections, url: str, run_id: str, problems: list[Problem]) -> int:
-    """Trains to run.steps, from the last checkpoint if there is one; returns the exit code."""
-    import torch
-
-    stop = stop_on_signals(DRAIN_S)
-    torch.set_num_threads(settings.learner.threads)
+def run(settings: Sections, url: str, run_id: str, problems: list[Problem], ranks: Ranks) -> int:
+    """Rank 0: trains to run.steps, from the last checkpoint if there is one; returns the exit code."""
+    stop = stop_on_signals(DRAIN_S, ranks.stop)
     broker = Broker(url, run_id, "learner", stop=stop)
     broker.check()
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    policy = Policy(model, policy_options(settings))
+    team = Team(_policy(settings, model), ranks)
     renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
-    learner = Learner(settings, broker, policy, renderer, problems, stop)
+    learner = Learner(settings, broker, team, renderer, problems, stop)
     try:
         learner.start()
         learner.loop()
@@ -65,12 +73,25 @@ def run(settings: Sections, url: str, run_id: str, problems: list[Problem]) -> i
     return 0
 
 
+def run_with_others(settings: Sections, ranks: Ranks) -> int:
+    """Every other rank: does its part until rank 0 has ended; returns the exit code."""
+    stop_on_signals(DRAIN_S, ranks.stop)
+    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
+    follow(_policy(settings, model), ranks)
+    return 0
+
+
+def _policy(settings: Sections, model: Path) -> Policy:
+    torch.set_num_threads(settings.learner.threads)
+    return Policy(model, policy_options(settings))
+
+
 class Learner:
     def __init__(
         self,
         settings: Sections,
         broker: Broker,
-        policy: Policy,
+        policy: Team,
         renderer: Renderer,
         problems: list[Problem],
         stop: threading.Event,
@@ -85,15 +106,20 @@ class Learner:
         self._room = Room(stop, self._waiting, self._beat)
         self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), self._room)
         self._committer = Committer(settings, broker, policy, self._room)
-        self._reconciler = Reconciler(broker, self._committer, self._issuer)
-        sampling = settings.sampling
-        limits = policy.vocabulary, settings.data.max_prompt_tokens, sampling.max_tokens
-        self._order = Order(*limits, sampling.temperature)
+        self._reconciler = Reconciler(broker, "train", self._committer, self._issuer)
+        questions = Questions(settings, broker, renderer)
+        self._evaluation = Evaluation(settings, broker, self._committer, questions, self._room)
+        self._order = order_of(settings, policy.vocabulary)
         folder = settings.run.folder
         self._export = folder / "export"
         self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
         self._metrics_log = MetricsLog(folder / "metrics.jsonl")
+        ranks = distributed.world_size()
+        self._throughput = Throughput(policy.config, policy.device_name, ranks, self._options)
         self._gate = Gate(self._options.min_rm_auroc)
+        self._skips = Skips(self._options.max_skipped_batches)
+        self._misfits = Misfits(self._options.groups_per_step)
+        self._scores = Scores()
         self._ledger = Ledger()
         self._step = 0
         self._incarnation = 0
@@ -107,13 +133,15 @@ class Learner:
         """Fences older learners off, restores the last checkpoint, takes over what they left, publishes."""
         self._incarnation = self._broker.take_over()
         self._broker.reopen()
-        if found := self._committer.restore():
+        found = self._committer.restore()
+        if found:
             self._ledger, self._step, self._gate.mean = found.ledger, found.step, found.rm_auroc
+            self._issuer.restore(found.prompts)
             if self._incarnation <= found.incarnation:  # the broker is a new one
                 self._incarnation = self._broker.take_over(above=found.incarnation)
         self._branch = Branch(self._incarnation, self._step)
         o = self._options
-        reach = most_between_commits(o.groups_per_step, o.max_staleness, o.checkpoint_every_steps)
+        reach = most_between_commits(o.groups_per_step, o.max_staleness, o.checkpoint_every_steps, o.over_sampling)
         self._reconciler.adopt(self._ledger, self._incarnation, reach)
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
@@ -126,20 +154,29 @@ class Learner:
         most = LEARNERS_DELIVERIES * self._settings.broker.max_deliveries
         for delivery in self._broker.claim("scored", 0, most):
             self._admit(delivery)
+        self._evaluation.start(found.evaluation if found else None, self._branch, most)
 
     def loop(self) -> None:
-        while self._step < self._settings.run.steps and not self._stop.is_set():
-            self._issue()
-            self._gather()
-            if len(self._ready) >= self._options.groups_per_step:
-                self._train()
+        while not self._done and not self._stop.is_set():
+            self._evaluate()
+            if self._step < self._settings.run.steps:
+                self._issue()
+                self._gather()
+                if len(self._ready) >= self._options.groups_per_step:
+                    self._train()
             self._keep_books()
+
+    @property
+    def _done(self) -> bool:
+        return self._step >= self._settings.run.steps and not self._evaluation.unfinished(self._step)
 
     def _issue(self) -> None:
         try:
             self._issuer.issue(self._ledger, self._incarnation, self._step)
         except BrokerFull as error:
             self._relieve(error)
+        if self._issuer.waits_for_a_plan:
+            self._commit()
 
     def _gather(self) -> None:
         missing = self._options.groups_per_step - len(self._ready)
@@ -162,32 +199,28 @@ class Learner:
             self._commit()
 
     def _admit(self, delivery: Delivery) -> None:
-        """Keeps a group that is awaited; a duplicate, or one that a checkpoint has, is only acknowledged later."""
-        ticket = delivery.ticket
-        if delivery.entry in self._held():
-            return  # an older learner took it over from us, and we from that one
-        if ticket.id >= self._ledger.issued:
-            why = f"ticket {ticket.id} was never issued: {self._ledger.issued} were"
-            self._broker.refuse(delivery, why, self._incarnation)
-            return
-        held = any(d.ticket.id == ticket.id for d in self._ready)
-        self._ledger.revive(ticket.id, ticket.attempt)
-        if held or not self._ledger.accepts(ticket.id, ticket.attempt):
-            id = ticket.id if self._ledger.is_settled(ticket.id) else -1
-            log.info("group not awaited", ticket=ticket.id, attempt=ticket.attempt, held=held, settled=id >= 0)
-            self._committer.settle(id, ticket.attempt, delivery.entry)
-        else:
+        if self._reconciler.awaits(self._ledger, delivery, self._ready, self._incarnation):
             self._ready.append(delivery)
 
-    def _held(self) -> set[str]:
-        """The messages that are ours until the next commit, or longer."""
-        return self._committer.entries | {delivery.entry for delivery in self._ready}
+    def _evaluate(self) -> None:
+        """Moves the evaluation; once all is trained the learner waits for nothing else."""
+        trained = self._step >= self._settings.run.steps
+        if trained:
+            self._waiting.on("the last evaluation", until="actors and scorers deliver: are they alive?")
+        try:
+            before = self._evaluation.newest
+            self._evaluation.turn(self._step, BLOCK_MS if trained else 0)
+            if (newest := self._evaluation.newest) and newest is not before:
+                self._scores.evaluated(newest.accuracy)
+        except BrokerFull as error:
+            self._relieve(error)
 
     def _sweep(self) -> None:
         """Drops what is too old to train on, however it came to be: the staleness bound is kept here."""
         for delivery in list(self._ready):
             group = _scored(delivery)
             reason = drop_reason(group, self._step, self._options.max_staleness, self._order, self._branch)
+            self._misfits.saw(self._order.misfit(group) if reason == "not_as_ordered" else None)
             if reason:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)
@@ -210,15 +243,19 @@ class Learner:
         silenced = self._gate.silenced(known)
         gains = batch_advantages(known, self._options, floor, silenced)
         started = time.monotonic()
-        result = self._policy.step(sequences(groups, gains), self._settings.sampling.temperature)
+        trained_on = sequences(groups, gains, self._order)
+        result = self._policy.step(trained_on, self._settings.sampling.temperature)
         trained = time.monotonic()
-        metrics = batch_metrics(groups, gains, self._step)
+        metrics = batch_metrics(groups, gains, self._step) | self._throughput.metrics(trained_on, trained - started)
         metrics |= {"rm_auroc_running": self._gate.mean, "gated_group_share": float(np.mean(silenced))}
+        self._scores.trained(metrics["accuracy"])
         self._step += 1
         self._ledger.train([d.ticket.id for d in batch], self._step)
         for delivery, group, gain, gated in zip(batch, groups, gains, silenced, strict=True):
+            self._issuer.met(group)
             self._log_group(group, "trained", gain, gated)
             self._settle(delivery)
+        self._skips.saw(result.skipped, [delivery.ticket.id for delivery in batch])
         published = time.monotonic()
         self._publisher.publish(self._incarnation, self._step)
         seconds = result.seconds | {
@@ -226,9 +263,10 @@ class Learner:
             "step": trained - started,
             "log": published - trained,
             "publish": time.monotonic() - published,
+            "checkpoint": self._committer.take_seconds(),  # of the commits since the last line
         }
-        metrics |= result.metrics
-        self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, result.skipped, self._ledger))
+        metrics |= result.metrics | self._skips.counts
+        self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, self._ledger))
 
     def _log_group(
         self, group: Scored, outcome: str, gain: NDArray[np.float64] | None = None, gated: bool = False
@@ -237,13 +275,14 @@ class Learner:
 
     def _settle(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
-        self._committer.settle(ticket.id, ticket.attempt, delivery.entry, payload_bytes(_scored(delivery)))
+        self._committer.settle("train", ticket.id, ticket.attempt, delivery.entry, payload_bytes(_scored(delivery)))
 
     def _keep_books(self) -> None:
         if self._committer.due(self._step):
             self._commit()
         if self._pulse.due():
             self._reconciler.collect_dead(self._ledger)
+            self._evaluation.collect_dead()
             self._beat()
         if self._reconcile.due():
             self._compare_books()
@@ -257,6 +296,7 @@ class Learner:
                 "step": self._step,
                 "ready": len(self._ready),
                 **self._ledger.audit(),
+                **self._evaluation.audit(),
                 **self._waiting.state,
             }
         )
@@ -266,11 +306,12 @@ class Learner:
         self._broker.forget(FORGET_S)
         try:
             self._reconciler.compare(self._ledger, self._ready, self._incarnation, self._step)
+            self._evaluation.compare_books()
         except BrokerFull as error:
             self._relieve(error)
         for delivery in self._broker.inherit("scored", self._settings.broker.claim_after_ms):
             self._admit(delivery)  # read by an older learner after this one had started
-        for delivery in self._broker.missed("scored", self._held()):
+        for delivery in self._broker.missed("scored", self._reconciler.entries(self._ready)):
             self._admit(delivery)
 
     def _relieve(self, error: BrokerFull) -> None:
@@ -282,13 +323,17 @@ class Learner:
             self._stop.wait(0.5)
 
     def _commit(self) -> None:
-        self._committer.commit(self._step, self._incarnation, self._ledger, self._gate.mean)
+        prompts, evaluation = self._issuer.dump(self._ledger), self._evaluation.dump()
+        now = Committed(self._step, self._incarnation, self._ledger, self._gate.mean, prompts, evaluation)
+        if self._committer.commit(now, self._scores.now):
+            self._issuer.saved()
+            self._scores.saved()
 
     def finish(self) -> None:
-        """Last commit and export; the run is over when all steps are done."""
+        """Last commit and export; the run is over when all steps are done, and the last evaluation."""
         if self._committer.settled:
             self._commit()
-        if self._step >= self._settings.run.steps and self._room.write(lambda: self._policy.export(self._export)):
+        if self._done and self._room.write(lambda: self._policy.export(self._export)):
             self._broker.finish()
             log.info("finished", step=self._step, export=str(self._export), **self._ledger.counts())
         else:
@@ -297,6 +342,7 @@ class Learner:
     def close(self) -> None:
         self._reward_log.close()
         self._metrics_log.close()
+        self._evaluation.close()
 
 
 def _scored(delivery: Delivery) -> Scored:

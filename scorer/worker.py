@@ -1,4 +1,7 @@
-"""The scorer's loop: take rollouts, verify, ask the reward model, apply HERO, publish scored groups."""
+"""The scorer's loop: take rollouts, verify, ask the reward model, apply HERO, publish scored groups.
+
+Evaluation's are verified and no more. A batch takes them where training leaves room, and at least one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from common.deliveries import Delivery
 from common.errors import BrokerError
+from common.lanes import Stage
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.schema import Rollout, Scored
@@ -28,6 +32,7 @@ from scorer.sandbox import Item, Sandbox
 from scorer.verifier import Verdict
 
 BLOCK_MS = 500
+ROLLOUTS: tuple[Stage, ...] = ("rollouts", "eval:rollouts")
 DRAIN_S = 40.0  # for the batch at hand
 
 log = structlog.get_logger("scorer")
@@ -68,18 +73,14 @@ class Scorer:
         self._waiting = Waiting("scorer")
         self._pulse = Every(1.0)
         self._reclaim = Every(settings.broker.claim_after_ms / 2000)
+        self._evaluates = False
+        """Whether the last batch had groups of evaluation: there may be more."""
         self._groups = 0
         self._verify_s = self._model_s = 0.0
 
     def loop(self) -> None:
         while not self._stop.is_set() and not (self._pulse.due() and self._over()):
-            taken: list[Delivery] = []
-            most = self._settings.scorer.batch_groups
-            if self._reclaim.due():
-                broker = self._settings.broker
-                taken = self._broker.claim("rollouts", broker.claim_after_ms, broker.max_deliveries, count=most)
-            if not taken:
-                taken = self._broker.read("rollouts", most, BLOCK_MS)
+            taken = self._take()
             if taken:
                 self._waiting.over()
             else:
@@ -94,7 +95,20 @@ class Scorer:
         if self._model is not None:
             self._model.close()
         self._leases.close()
-        self._broker.leave("rollouts")
+        for stage in ROLLOUTS:
+            self._broker.leave(stage)
+
+    def _take(self) -> list[Delivery]:
+        """A batch: what a lease ran out on, else new rollouts of training, and those of evaluation beside them."""
+        most = self._settings.scorer.batch_groups
+        after_ms, last = self._settings.broker.claim_after_ms, self._settings.broker.max_deliveries
+        for stage in ROLLOUTS if self._reclaim.due() else ():
+            if taken := self._broker.claim(stage, after_ms, last, count=most):
+                return taken
+        taken = self._broker.read("rollouts", most, 0 if self._evaluates else BLOCK_MS)
+        beside = self._broker.read("eval:rollouts", max(1, most - len(taken)), 0)
+        self._evaluates = bool(beside)
+        return taken + beside
 
     def _over(self) -> bool:
         self._broker.heartbeat(
@@ -131,10 +145,7 @@ class Scorer:
         items = [Item(r.ticket.gold, c.text, r.ticket.meta) for r in rollouts for c in r.completions]
         verdicts = self._sandbox.verify(items)
         verified = time.monotonic()
-        scores = None
-        if self._model is not None:
-            tickets = [(r.ticket, c) for r in rollouts for c in r.completions]
-            scores = self._model.score([Sample(t.question, c.text, t.gold) for t, c in tickets])
+        scores = self._ask_model(rollouts)
         scored = time.monotonic()
         self._verify_s += verified - started
         self._model_s += scored - verified
@@ -142,14 +153,23 @@ class Scorer:
         sigma = self._broker.sigma()
         groups: list[Scored] = []
         start = 0
-        for rollout in rollouts:
+        for rollout, found in zip(rollouts, scores, strict=True):
             part = slice(start, start := start + len(rollout.completions))
-            found = None if scores is None else scores[part]
             group = self._shape(rollout, verdicts[part], found, sigma, scored - started)
             sigma = next_sigma(sigma, group.sigma_u, momentum)  # as the broker will move it, when we hand over
             groups.append(group)
         self._broker.hand_over_together(list(zip(taken, groups, strict=True)), momentum)
         self._groups += len(groups)
+
+    def _ask_model(self, rollouts: Sequence[Rollout]) -> list[NDArray[np.float64] | None]:
+        """float64 [N] for each group of training, asked for together; None where nobody is asked."""
+        asked = [rollout for rollout in rollouts if rollout.ticket.lane == "train"]
+        if self._model is None or not asked:
+            return [None] * len(rollouts)
+        samples = [Sample(r.ticket.question, c.text, r.ticket.gold) for r in asked for c in r.completions]
+        ends = np.cumsum([len(rollout.completions) for rollout in asked])
+        parts = iter(np.split(self._model.score(samples), ends[:-1]))
+        return [next(parts) if rollout.ticket.lane == "train" else None for rollout in rollouts]
 
     def _shape(
         self,
@@ -159,15 +179,16 @@ class Scorer:
         sigma: Sigma | None,
         seconds: float,
     ) -> Scored:
-        reward = self._settings.reward
-        statuses, shaped = reward_group(reward.mode, [v.status for v in verdicts], scores, sigma=sigma, options=reward)
+        reward, trains = self._settings.reward, rollout.ticket.lane == "train"
+        mode, sigma = (reward.mode, sigma) if trains else ("verifier", None)
+        statuses, shaped = reward_group(mode, [v.status for v in verdicts], scores, sigma=sigma, options=reward)
         return Scored(
             rollout=rollout,
-            mode=reward.mode,
+            mode=mode,
             statuses=statuses,
             extracted=[v.extracted for v in verdicts],
             rules=[v.rule for v in verdicts],
-            reward_model=None if self._model is None else self._model.name,
+            reward_model=self._model.name if self._model is not None and trains else None,
             rm_scores=None if scores is None else recorded(scores),
             r_hat=shaped.r_hat,
             weight=shaped.weight,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.schema import Completion, Rollout, Scored, Ticket
+from deploy.evaluation.rows import Asked, Result, write
 
 
 def ticket(run: str = "test", id: int = 0, **changes: Any) -> Ticket:
     values: dict[str, Any] = dict(
         run=run,
+        lane="train",
         id=id,
         attempt=1,
         question="1 + 1 = ?",
@@ -20,6 +24,7 @@ def ticket(run: str = "test", id: int = 0, **changes: Any) -> Ticket:
         prompt_ids=np.arange(5, dtype=np.int32),
         completions=2,
         temperature=1.0,
+        top_p=1.0,
         max_tokens=16,
         incarnation=1,
         step=0,
@@ -57,3 +62,40 @@ def scored(of: Rollout, sigma_u: float | None = 0.5) -> Scored:
         scorer="scorer-test",
         seconds=0.01,
     )
+
+
+def evaluated(out: Path, model: str, greedy: Sequence[bool], samples: Sequence[Sequence[bool]] | None = None) -> None:
+    """The results of a model on a set `sums`, as `hero eval` writes them; without samples one like the greedy one."""
+    drawn = samples or [[right] for right in greedy]
+
+    def one(right: bool) -> dict[str, Any]:
+        status = "correct" if right else "wrong"
+        return {"status": status, "extracted": str(int(right)), "tokens": 8, "finish": "stop", "text": ""}
+
+    problems = [
+        {
+            "line": number,
+            "question": f"{number}?",
+            "gold": "1",
+            "task": None,
+            "prompt_tokens": 5,
+            "greedy": one(first),
+            "samples": [one(right) | {"vote": 1 - right} for right in others],
+        }
+        for number, (first, others) in enumerate(zip(greedy, drawn, strict=True), 1)
+    ]
+    asked = Asked(
+        set_digest="d",
+        verifier="math",
+        unevaluated=False,
+        max_chars=4000,
+        system_prompt="",
+        samples=len(drawn[0]),
+        temperature=1.0,
+        top_p=1.0,
+        max_tokens=16,
+        max_model_len=64,
+        dtype="float32",
+        seed=0,
+    )
+    write(out, Result(model, "sums", f"models/{model}", f"{model}@1", asked, 1.5, problems))

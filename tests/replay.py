@@ -20,7 +20,7 @@ from common.settings import Sections
 from learner import checkpoint
 from learner.advantage import batch_advantages
 from learner.checkpoint import Checkpoint
-from learner.groups import graded, sequences
+from learner.groups import graded, order_of, sequences
 from learner.ledger import Ledger
 from learner.options import policy_options
 from learner.policy import Policy
@@ -45,7 +45,8 @@ def differing(settings: Sections, found: Checkpoint, groups: Mapping[int, Scored
         known = [graded(group) for group in batch]
         gains = batch_advantages(known, settings.learner, floor, gate.silenced(known))
         idle += not any(gain.any() for gain in gains)
-        replayed.step(sequences(batch, gains), settings.sampling.temperature)
+        order = order_of(settings, replayed.vocabulary)
+        replayed.step(sequences(batch, gains, order), settings.sampling.temperature)
     saved.load(found.policy)
     pairs = zip(replayed.named_weights(), saved.named_weights(), strict=True)
     unlike = [name for (name, ours), (_, theirs) in pairs if not torch.equal(ours, theirs)]

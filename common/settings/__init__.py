@@ -4,6 +4,7 @@ The string below a field is its help text (`hero up --help` prints it with the d
 is refused here, at start, with key, value and remedy; `common/config.py` reads file, environment and flags.
 """
 
+from common.settings.evaluation import EvalSet, EvalSettings
 from common.settings.running import (
     ActorSettings,
     BrokerSettings,
@@ -16,12 +17,13 @@ from common.settings.running import (
 from common.settings.scoring import RewardModelSettings, RewardSettings, ScorerSettings, VerifierSettings
 from common.settings.section import Section
 from common.settings.together import Sections, contradictions
-from common.settings.training import EvalSettings, LearnerSettings, RMSettings, SFTSettings
+from common.settings.training import LearnerSettings, RMSettings, SFTSettings
 
 __all__ = [
     "ActorSettings",
     "BrokerSettings",
     "DataSettings",
+    "EvalSet",
     "EvalSettings",
     "LearnerSettings",
     "ModelSettings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,8 @@ class DataSettings(Section):
     """Goes before every question, for sampling and training alike."""
     max_prompt_tokens: Positive = 1024
     """A longer prompt is a bad line: counted and left out."""
+    order: Literal["shuffle", "difficulty"] = "shuffle"
+    """`shuffle`: every row once in an epoch. `difficulty`: each about as often as the policy failed at it lately."""
     limit: Positive | None = None
     """Use only so many rows (JSONL, hub), or generate so many problems (reasoning-gym)."""
     families: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - pydantic copies it

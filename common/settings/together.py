@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from common.settings.evaluation import EvalSettings
 from common.settings.running import (
     ActorSettings,
     BrokerSettings,
@@ -14,7 +15,7 @@ from common.settings.running import (
     WeightsSettings,
 )
 from common.settings.scoring import RewardModelSettings, RewardSettings, ScorerSettings, VerifierSettings
-from common.settings.training import EvalSettings, LearnerSettings, RMSettings, SFTSettings
+from common.settings.training import LearnerSettings, RMSettings, SFTSettings
 
 
 class Sections(BaseModel):
@@ -43,6 +44,7 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
     """What no section can see alone: (key, value, what is wrong and what to do)."""
     advantage, mode, sampled = s.learner.advantage, s.reward.mode, s.sampling.max_tokens
     length, url = s.actor.max_model_len, s.reward_model.url
+    generated = [one for one in s.eval.sets.values() if one.source == "reasoning-gym"]
     checks = [
         (
             s.sampling.completions == 1 and advantage != "corpo",
@@ -110,6 +112,42 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
             "verifier.kind",
             "task",
             f'judges reasoning-gym problems only, data.train is {s.data.train!r}: use "math"',
+        ),
+        (
+            bool(generated) and s.eval.problems is None,
+            "eval.problems",
+            "None",
+            "eval.data has reasoning-gym, which has no end: say how many problems",
+        ),
+        (
+            not s.data.families and not all(one.families for one in generated),
+            "data.families",
+            "{}",
+            "eval.data has reasoning-gym, which needs families, here or in its set: {chain_sum = {min_terms = 2}}",
+        ),
+        (
+            s.eval.every_steps > 0 and not s.eval.sets,
+            "eval.every_steps",
+            s.eval.every_steps,
+            "there is nothing to evaluate on: set eval.data, or this to 0",
+        ),
+        (
+            s.eval.every_steps > 0 and s.actor.groups_in_flight == 1,
+            "actor.groups_in_flight",
+            1,
+            "the one slot would be evaluation's (eval.every_steps), and training would wait: set it to 2 or more",
+        ),
+        (
+            s.eval.every_steps > 0 and s.verifier.kind == "task" and len(generated) < len(s.eval.sets),
+            "verifier.kind",
+            "task",
+            'judges reasoning-gym problems only, eval.data has others (eval.every_steps): use "math"',
+        ),
+        (
+            s.eval.max_tokens is not None and s.eval.max_tokens + 1 > length,
+            "eval.max_tokens",
+            s.eval.max_tokens,
+            f"does not fit actor.max_model_len = {length}: raise that, or lower this",
         ),
     ]
     return [(key, value, text) for wrong, key, value, text in checks if wrong]

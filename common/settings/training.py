@@ -1,4 +1,4 @@
-"""What is trained, and how that is measured: [learner], [eval], [sft], [rm]."""
+"""What is trained: [learner], [sft], [rm]."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ class LearnerSettings(Section):
     """Scored groups per batch; one batch, one new policy version."""
     max_staleness: Annotated[int, Field(ge=0)] = 1
     """Steps between the oldest token of a group and the step that trains on it."""
+    over_sampling: Annotated[float, Field(ge=0.0, le=4.0)] = 0.0
+    """This share of more groups is in flight than the staleness bound needs, so that no step waits for its slowest one;
+    what comes too late is dropped. Long completions come late: batches get shorter ones."""
+    truncated: Literal["keep", "mask"] = "keep"
+    """What was cut at sampling.max_tokens: `mask` leaves it out of the loss; its group's advantages count it still."""
     advantage: Literal["centered", "normalized_then_weighted", "normalized", "corpo", "gdpo", "dara", "papo"] = (
         "centered"
     )
@@ -38,21 +43,71 @@ class LearnerSettings(Section):
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of matrices; biases and the gains of norms never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps over which the rate rises to lr."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Of the rate after that, to the last step of the run."""
+    final_lr_fraction: Fraction = 0.0
+    """What `linear` and `cosine` leave of lr at the end."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """A longer gradient is cut to this length."""
+    max_skipped_batches: Positive = 5
+    """A gradient that is not finite is never applied; so many batches in a row with one end the run, which names their
+    tickets."""
     mini_steps: Positive = 1
     """Optimizer steps per batch, the proximal policy fixed (the paper: 4)."""
-    clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    clip_high: Annotated[float, Field(gt=0.0)] = 0.28
-    correction: Literal["tis", "none"] = "tis"
-    """Truncated importance sampling between behaviour and proximal policy."""
+    objective: Literal["ppo", "cispo", "gspo"] = "ppo"
+    """What is raised. `ppo`: the clipped ratio of each token. `gspo`: that of the whole sequence, its length-th root.
+    `cispo`: log-probabilities by their clipped weight against the sampler, which corrects for it too."""
+    clip_low: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    clip_high: Annotated[float, Field(gt=0.0)] | None = None
+    """The ratio is clipped to [1 - clip_low, 1 + clip_high]. Unset: 0.2 and 0.28 for `ppo`, 0.0003 and 0.0004 for
+    `gspo`, 1 (no lower bound) and 4 for `cispo`."""
+    correction: Literal["none", "tis", "icepop", "decoupled"] = "tis"
+    """Weight of a token for what lies between behaviour and proximal policy, by their ratio m: `tis` min(m, tis_cap),
+    `icepop` m from icepop_low to icepop_high and 0 elsewhere, `decoupled` m. Under `gspo` m is the sequence's."""
     tis_cap: Annotated[float, Field(ge=1.0)] = 2.0
-    normalization: Literal["token_mean", "sequence_mean"] = "token_mean"
+    icepop_low: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    icepop_high: Annotated[float, Field(ge=1.0)] = 5.0
+    sequence_mask: Literal["none", "product", "geometric"] = "none"
+    """Leaves out sequences whose ratio of proximal to behaviour policy is beyond mask_low or mask_high: the `product`
+    over their tokens, or its length-th root."""
+    mask_low: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    mask_high: Annotated[float, Field(ge=1.0)] | None = None
+    """Unset: 0.1 and 10 for `product`, 0.99 and 1.01 for `geometric`."""
+    kl_coefficient: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the divergence from model.policy, the reference; above 0 a whole copy of that is on each rank, but with
+    adapters."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k2"
+    """Of that divergence in the loss. On average over sampled tokens `k2` has the gradient of KL(policy, reference),
+    `k3` (GRPO's) that of KL(reference, policy), nearly the same while both are close, `k1` none: it is noise alone."""
+    entropy_coefficient: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of an entropy bonus."""
+    normalization: Literal["token_mean", "sequence_mean", "fixed_length"] = "token_mean"
+    """A token's part of the mean: 1 / tokens of the batch; 1 / (sequences * its length); 1 / (sequences *
+    sampling.max_tokens)."""
     micro_batch_tokens: Positive = 8192
-    """Padded tokens of one forward and backward pass."""
+    """Tokens of one forward and backward pass, padding included."""
+    packing: Literal["auto", "off"] = "auto"
+    """`auto`: sequences share a row without padding where the model computes the same then (tried when it is loaded,
+    the log says), else rows of like lengths. `off`: always rows."""
+    ranks: Positive = 1
+    """Processes that train together, each on a share of every batch; on GPUs one for each."""
     zero_stage: Literal[0, 1, 2, 3] = 1
+    """What the ranks divide among them: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 the weights too."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What DeepSpeed keeps in the memory of the CPU: the optimizer's state and its step (zero_stage 1 to 3), or the
+    weights too (zero_stage 3)."""
     dtype: Dtype = "float32"
     optimizer: Literal["adamw"] = "adamw"
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Of low-rank adapters (LoRA, needs peft) that are trained in place of the weights; 0 trains the weights. Adapters
+    take about ten times the lr."""
+    lora_alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    """What the adapters say counts alpha / rank times."""
+    lora_targets: tuple[str, ...] = ()
+    """Linear layers that get one, e.g. ["q_proj", "v_proj"]; none named means all but the output layer."""
     gradient_checkpointing: bool = False
     threads: Positive = 1
     checkpoint_every_steps: Positive = 50
@@ -60,6 +115,10 @@ class LearnerSettings(Section):
     checkpoint_every_mb: Positive = 256
     """Bytes of trained groups that wait in the broker for a durable checkpoint."""
     keep_checkpoints: Positive = 2
+    """The newest ones."""
+    keep_best: bool = False
+    """Keeps the best one too, with a model folder in it: `checkpoints/best/export`. Best by evaluation beside training,
+    without one by the mean share of right completions in the batches since the last checkpoint."""
     reward_log_mb: Positive = 512
     """Size of the reward log in the run folder, over its rotated files."""
 
@@ -70,25 +129,46 @@ class LearnerSettings(Section):
                 "zero_stage = 0 with dtype = bfloat16: DeepSpeed silently takes another optimizer there; "
                 "use zero_stage = 1"
             )
+        if self.offload != "none" and self.zero_stage < (needed := 3 if self.offload == "parameters" else 1):
+            raise ValueError(
+                f'offload = "{self.offload}" with zero_stage = {self.zero_stage}: DeepSpeed offloads those from stage '
+                f"{needed} on; set zero_stage = {needed}"
+            )
         if self.verifier_weight == self.rm_weight == 0:
             raise ValueError("verifier_weight = rm_weight = 0 leaves nothing to learn from; set one above 0")
-        if self.clip_high >= 10:
-            raise ValueError(f"clip_high = {self.clip_high:g} clips nothing; DAPO's clip-higher is 0.28")
+        if self.lora_targets and not self.lora_rank:
+            raise ValueError(
+                f"lora_targets = {list(self.lora_targets)} have no effect with lora_rank = 0; set it to 16"
+            )
         return self
 
+    @model_validator(mode="after")
+    def _objective_is_consistent(self) -> LearnerSettings:
+        if self.clip_range[1] >= 10:
+            raise ValueError(f"clip_high = {self.clip_high:g} clips nothing; DAPO's clip-higher is 0.28")
+        if self.objective == "cispo" and self.correction != "none":
+            raise ValueError(
+                f"correction = {self.correction} with objective = cispo, whose weight is pi / mu already, would "
+                'correct twice; set correction = "none"'
+            )
+        if self.objective == "gspo" and max(self.clip_range) > 0.1:
+            raise ValueError(
+                f"clip_low, clip_high = {self.clip_low}, {self.clip_high} with objective = gspo clip nothing, its "
+                "ratio is a mean over the sequence; leave them unset for 0.0003 and 0.0004"
+            )
+        return self
 
-class EvalSettings(Section):
-    """Held-out accuracy, before and after."""
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """clip_low and clip_high; unset, those of the objective: DAPO's, GSPO's, and a cap of 5 as in ScaleRL."""
+        low, high = {"ppo": (0.2, 0.28), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}[self.objective]
+        return self.clip_low or low, self.clip_high or high
 
-    problems: Annotated[int, Field(ge=0)] = 0
-    """0 leaves evaluation out."""
-    data: str = "reasoning-gym"
-    """As data.train; for reasoning-gym problems that no other part of the run sees."""
-    hub_split: str = "test"
-    """Split of a hub data set; the train split would show what was trained on."""
-    temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Both for the sampled figure; the greedy one takes the likeliest token."""
+    @property
+    def mask_band(self) -> tuple[float, float]:
+        """mask_low and mask_high; unset, those of the mask."""
+        low, high = (0.99, 1.01) if self.sequence_mask == "geometric" else (0.1, 10.0)
+        return self.mask_low or low, self.mask_high or high
 
 
 class SFTSettings(Section):

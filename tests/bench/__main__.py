@@ -55,6 +55,28 @@ BENCHES = {
     "learner_step": Bench(
         "learner_step", 8, True, "learner step / plain torch, CPU-seconds; <= 1.25 small, <= 1.1 SmolLM2"
     ),
+    "learner_scaling": Bench(
+        "learner_scaling",
+        8,
+        False,
+        "the learner over 1k to 64k batch tokens and 0.4 to 135 M parameters, against the cost model: off by a factor "
+        "<= 1.15 in seconds, <= 1.5 in FLOPs/s, <= 1.25 in memory",
+    ),
+    "simulate": Bench(
+        "simulate.bench",
+        10,
+        False,
+        "wall time of a step simulated from stage times, off the real one (SIMULATE_RUN) by a factor <= 1.25; "
+        "CPU-seconds for 1,000 actors and 100 steps / 120 (to simulate: python -m tests.bench.simulate --help)",
+    ),
+    "ranks": Bench("ranks", 3, False, "wall time of a step with two learner ranks / with one; <= 1.2 on two cores"),
+    "packing": Bench("packing", 4, False, "learner step with packed sequences / with padded rows, CPU-seconds; <= 1"),
+    "padding": Bench(
+        "padding", 0.2, False, "padding / all computed tokens on GSM8K lengths (their file: see there); <= 0.05 packed"
+    ),
+    "logsoftmax_memory": Bench(
+        "logsoftmax_memory", 1, True, "peak memory of log-probabilities by chunks / of log_softmax as a whole; <= 0.4"
+    ),
     "sigma": Bench(
         "sigma", 1, True, "mean relative change of w by the order of groups and stale reads (SIGMA_RUN); <= 0.1"
     ),
@@ -85,7 +107,7 @@ def main() -> int:
 
 
 def _arguments() -> list[str]:
-    lines = "\n".join(f"  {name:<15} {bench.measures} ({bench.minutes:g} min)" for name, bench in BENCHES.items())
+    lines = "\n".join(f"  {name:<17} {bench.measures} ({bench.minutes:g} min)" for name, bench in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=DESCRIPTION,

@@ -73,7 +73,7 @@ def measure(
     pairs: int = PAIRS,
 ) -> dict[str, Any]:
     """Interleaved steps of both on `sequences` of about `prompt` + `completion` tokens, 20 % up or down."""
-    batch = _sequences(sequences, prompt, completion, config.vocab_size)
+    batch = random_sequences(sequences, prompt, completion, config.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -109,11 +109,12 @@ def measure(
     }
 
 
-def _sequences(count: int, prompt: int, completion: int, vocabulary: int) -> list[Sequence]:
+def random_sequences(count: int, prompt: int, completion: int, vocabulary: int, spread: float = 0.2) -> list[Sequence]:
+    """Of about `prompt` + `completion` tokens, each up to `spread` longer or shorter."""
     generator = np.random.default_rng(0)
 
     def tokens(mean: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return generator.integers(0, vocabulary, int(generator.uniform(0.8, 1.2) * mean))
+        return generator.integers(0, vocabulary, int(generator.uniform(1 - spread, 1 + spread) * mean))
 
     result = []
     for _ in range(count):

@@ -67,7 +67,7 @@ def _train(base: Path, root: Path) -> Sections:
         f"--rm.prompts={REWARD_MODEL_PROMPTS}",
         f"--rm.max_seconds={REWARD_MODEL_S}",
     )
-    _hero("up", str(base), *shared, f"--run.steps={STEPS}", "--eval.problems=0")
+    _hero("up", str(base), *shared, f"--run.steps={STEPS}", "--eval.data=")
     return config.from_dump((folder / "settings.json").read_text())
 
 

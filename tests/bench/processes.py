@@ -78,6 +78,11 @@ class Watch:
         return busy - sum(self.cpu_seconds(start, end).values())
 
 
+def cpu_seconds_below(root: int) -> float:
+    """CPU-seconds of all living descendants of a process since their start, in ticks of 10 ms."""
+    return sum(_sample(root).cpu.values())
+
+
 def _sample(root: int) -> Sample:
     parents: dict[int, int] = {}
     figures: dict[int, tuple[int, float]] = {}

@@ -6,6 +6,9 @@ duplicated  a ticket trained into two surviving steps, or trained and still open
             for one attempt
 repeated    a ticket issued again although the broker never lost it
 differing   weights that are not, bit for bit, those of an uninterrupted run over the same record
+
+Of evaluation: lost are its tickets too, and a problem that a round does without; duplicated is one that a round has
+twice. What a dead learner's policies answered is asked again, so none of it is repeated without cause.
 """
 
 from __future__ import annotations
@@ -21,10 +24,9 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from common.address import client_of
-from common.backlog import GROUPS
-from common.schema import Stage
+from common.lanes import GROUPS, Lane, Stage, lane_of, state_of
 from common.streams import Broker
-from learner.ledger import Ledger
+from learner.ledger import EvaluationLedger, Ledger
 
 Published = Counter[tuple[str, int, int]]
 """How often (stage, id, attempt) was put into a stream."""
@@ -41,6 +43,9 @@ class Findings:
     def clean(self) -> bool:
         return not any(vars(self).values())
 
+    def __add__(self, others: Findings) -> Findings:
+        return Findings(**{kind: lines + getattr(others, kind) for kind, lines in vars(self).items()})
+
 
 FINDINGS = (*(field.name for field in fields(Findings)), "violations")
 """What makes a proof fail, as its closing line counts it."""
@@ -48,11 +53,11 @@ FINDINGS = (*(field.name for field in fields(Findings)), "violations")
 
 @dataclass(frozen=True)
 class BrokerState:
-    """What the broker holds at the end."""
+    """What the broker holds of a lane at the end."""
 
     open_tickets: Mapping[int, tuple[str, int]]
     messages: Mapping[str, set[tuple[int, int]]]
-    """Per stage (id, attempt) of every unacknowledged entry."""
+    """Per stage, as open tickets have it, (id, attempt) of every unacknowledged entry."""
     letters: Sequence[str] = ()
     """Of the first dead letters their tickets and reasons."""
 
@@ -72,8 +77,7 @@ def audit(
     broker has lost its data: tickets come again, and only what is trained twice is a duplicate.
     """
     found = Findings()
-    open_tickets = broker.open_tickets
-    ledger.adopt(open_tickets)
+    ledger.adopt(broker.open_tickets)
     trained: dict[int, int] = {}
     for step in range(1, last_step + 1):
         ids = ledger.trained_in(step)
@@ -85,7 +89,47 @@ def audit(
             trained[id] = step
     if len(trained) != (booked := ledger.counts()["trained"]):
         found.duplicated.append(f"{booked} tickets are booked as trained, {len(trained)} are in the steps that survive")
-    if unknown := sorted({id for _, id, _ in published if id >= ledger.issued}):
+    _compare(found, "train", ledger, broker, published, losses=losses)
+    for id, (_, attempt) in sorted(broker.open_tickets.items()) if not losses else ():
+        if attempt > 1:
+            found.repeated.append(f"ticket {id} is at attempt {attempt}")
+    for stage, id, attempt in sorted(published) if not losses else ():
+        if attempt > 1 and lane_of(stage) == "train":
+            found.repeated.append(f"ticket {id} was put up as attempt {attempt} in {stage}")
+    return found
+
+
+def audit_evaluation(
+    ledger: EvaluationLedger,
+    rounds: Sequence[Mapping[str, Any]],
+    asked: int,
+    broker: BrokerState,
+    published: Published,
+    *,
+    losses: bool = False,
+) -> Findings:
+    """`rounds`: the lines of eval.jsonl, each of which should have `asked` problems once.
+
+    The books know nothing of a round that a learner finished which died before its next checkpoint.
+    """
+    found = Findings()
+    ledger.adopt(broker.open_tickets)
+    _compare(found, "eval", ledger, broker, published, losses=losses)
+    for line in rounds:
+        step, problems, given_up = line["step"], line["eval"]["problems"], line["eval"]["given_up"]
+        if (problems, given_up) != (asked, 0):
+            found.lost.append(f"the round of step {step} has {problems} of {asked} problems, {given_up} given up")
+        if len(ids := ledger.trained_in(step)) not in (0, asked):
+            found.duplicated.append(f"the round of step {step} has {asked} problems, the books {len(ids)}: {ids}")
+    return found
+
+
+def _compare(
+    found: Findings, lane: Lane, ledger: Ledger, broker: BrokerState, published: Published, *, losses: bool
+) -> None:
+    """Books, open tickets and streams of a lane with one another."""
+    open_tickets = broker.open_tickets
+    if unknown := sorted({id for stage, id, _ in published if lane_of(stage) == lane and id >= ledger.issued}):
         found.lost.append(f"tickets {unknown[:10]} were in a stream, and neither books nor broker know them")
     in_flight = ledger.in_flight()
     for id in sorted(in_flight.keys() - open_tickets.keys()):
@@ -93,27 +137,21 @@ def audit(
     for id, (stage, attempt) in sorted(open_tickets.items()):
         if stage != "dead" and (id, attempt) not in broker.messages.get(stage, set()):
             found.lost.append(f"ticket {id} is open as {stage} {attempt}, where there is no message of it")
-        if losses:
-            continue
-        if stage != "dead" and ledger.is_settled(id):
+        if stage != "dead" and ledger.is_settled(id) and not losses:
             found.duplicated.append(f"ticket {id} is settled in the books and still open as {stage} {attempt}")
-        if attempt > 1:
-            found.repeated.append(f"ticket {id} is at attempt {attempt}")
     found.lost += [] if losses else [f"given up: {letter}" for letter in broker.letters]
     for (stage, id, attempt), times in sorted(published.items()) if not losses else ():
-        if times > 1:
+        if times > 1 and lane_of(stage) == lane:
             found.duplicated.append(f"ticket {id}, attempt {attempt} came {times} times into {stage}")
-        if attempt > 1:
-            found.repeated.append(f"ticket {id} was put up as attempt {attempt} in {stage}")
-    return found
 
 
-def state_of(broker: Broker) -> BrokerState:
+def left_in(broker: Broker, lane: Lane) -> BrokerState:
     client = client_of(broker.url)
+    letters = [letter for _, letter in broker.dead_letters() if lane_of(letter.stage) == lane]
     return BrokerState(
-        broker.open_tickets(),
-        {stage: set(entries(client, broker.run, stage)) for stage in GROUPS},
-        [f"ticket {letter.id}, {letter.stage}: {letter.reason}" for _, letter in broker.dead_letters()],
+        broker.open_tickets(lane),
+        {state_of(stage): set(entries(client, broker.run, stage)) for stage in GROUPS if lane_of(stage) == lane},
+        [f"ticket {letter.id}, {letter.stage}: {letter.reason}" for letter in letters],
     )
 
 

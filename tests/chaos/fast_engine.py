@@ -31,7 +31,16 @@ class FastEngine:
     def busy(self) -> bool:
         return bool(self._running)
 
-    def add(self, request_id: str, prompt_ids: Sequence[int], *, n: int, temperature: float, max_tokens: int) -> None:
+    def add(
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        top_p: float = 1.0,
+    ) -> None:
         for index in range(n):
             self._running[request_id, index] = (list(prompt_ids), max_tokens, 0, time.perf_counter())
 

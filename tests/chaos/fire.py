@@ -13,10 +13,9 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from common.address import client_of
-from common.backlog import GROUPS
 from common.errors import BrokerUnavailable
+from common.lanes import GROUPS, Stage
 from common.lifecycle import LEFT_AT_ONCE
-from common.schema import Stage
 from tests.chaos import faults, job
 from tests.chaos.cluster import Cluster, Gone, Server
 from tests.chaos.faults import Fault, Faults

@@ -15,13 +15,15 @@ import msgpack
 from common.errors import BooksError, CheckpointError
 from common.lifecycle import computing_environment
 from common.streams import Broker
+from deploy.summary import lines_by_step
 from learner import checkpoint
-from learner.ledger import Ledger
-from tests.chaos.audit import Findings, Observer, audit, state_of
+from learner.ledger import EvaluationLedger, Ledger
+from tests.chaos.audit import Findings, Observer, audit, audit_evaluation, left_in
 from tests.chaos.cluster import ROOT
 
 GROUPS_PER_STEP = 4
 PROBLEMS = 2000  # more than tickets in most soaks: what one asks for is asked by no other
+HELD_OUT = 6
 REPLAY_S = 900.0
 
 CONFIG = """
@@ -53,6 +55,11 @@ lr = 1e-3
 checkpoint_every_steps = 2
 [weights]
 folder = "{folder}/weights"
+[eval]
+data = "{folder}/held-out.jsonl"
+every_steps = 4
+samples = 2
+in_flight = 4
 """
 
 
@@ -63,6 +70,7 @@ def prepare(folder: Path, run: Path, real: bool) -> Path:
     tiny_models.policy(folder / "policy", max_tokens=192)
     rows = [json.dumps({"question": f"{i} % 2 = ?", "answer": str(i % 2)}) for i in range(PROBLEMS)]
     (folder / "data.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "held-out.jsonl").write_text("\n".join(rows[:HELD_OUT]) + "\n")
     reward, difference = '[reward]\nmode = "verifier"', 1e9  # the sampler without a model knows no log-probabilities
     if real:  # a random policy is never right: with 0/1 rewards alone nothing would be trained
         tiny_models.reward_model(folder / "reward-model", max_tokens=192)
@@ -81,13 +89,16 @@ class Outcome:
     step: int
     ledger: Ledger
     findings: Findings
+    rounds: int = 0
+    """Of evaluation, that came to their end."""
 
     def told(self, violations: list[str]) -> dict[str, int]:
         """Its part of the closing line; every finding and violation goes to standard error."""
         found = vars(self.findings) | {"violations": violations}
         for line in (line for lines in found.values() for line in lines):
             print(line, file=sys.stderr)
-        return self.ledger.counts() | {name: len(lines) for name, lines in found.items()} | {"steps": self.step}
+        counts = {name: len(lines) for name, lines in found.items()}
+        return self.ledger.counts() | counts | {"steps": self.step, "rounds": self.rounds}
 
 
 def outcome(
@@ -98,15 +109,20 @@ def outcome(
         found = checkpoint.latest(run / "checkpoints")
         if found is None:
             return Outcome(0, Ledger(), Findings(lost=[f"every checkpoint under {run}"]))
-        ledger = Ledger.restored(msgpack.unpackb(found.state)["ledger"])
+        state = msgpack.unpackb(found.state)
+        ledger = Ledger.restored(state["ledger"])
+        asked = EvaluationLedger.restored(msgpack.unpackb(state["evaluation"], strict_map_key=False)["ledger"])
     except (BooksError, CheckpointError) as error:
         return Outcome(0, Ledger(), Findings(lost=[str(error)]))
-    findings = audit(ledger, found.step, GROUPS_PER_STEP, state_of(broker), observer.published, losses=losses)
+    published, held = observer.published, left_in(broker, "train")
+    findings = audit(ledger, found.step, GROUPS_PER_STEP, held, published, losses=losses)
+    rounds = lines_by_step(run / "eval.jsonl")
+    findings += audit_evaluation(asked, rounds, HELD_OUT, left_in(broker, "eval"), published, losses=losses)
     if not losses:
         findings.lost += observer.missed()
     if replay:
         findings.differing += _not_replayed(settings, run, found.step, ledger, observer.scored)
-    return Outcome(found.step, ledger, findings)
+    return Outcome(found.step, ledger, findings, len(rounds))
 
 
 def _not_replayed(settings: Path, run: Path, step: int, ledger: Ledger, scored: Mapping[int, bytes]) -> list[str]:

@@ -39,7 +39,7 @@ MUTATIONS = {
         "common/deliveries.py",
         "        return self._deliveries(stage, entries_of(raw), {})\n",
         "        found = self._deliveries(stage, entries_of(raw), {})\n"
-        "        if found and stage != 'scored':\n"
+        "        if found and not stage.endswith('scored'):\n"
         "            self._do('xack', self.key(stage), GROUPS[stage], *[d.entry for d in found])\n"
         "        return found\n",
     ),
@@ -50,11 +50,12 @@ MUTATIONS = {
     # What was trained since the last checkpoint is gone with the learner, and nobody has it any more.
     "acknowledge_before_the_checkpoint": Mutation(
         "learner/commit.py",
-        "        self._settled.append((id, attempt, entry))\n",
-        "        self._settled.append((id, attempt, entry))\n"
-        "        self._broker._do('hdel', self._broker.key('open'), id)\n"
+        "        self._settled[lane].append((id, attempt, entry))\n",
+        "        self._settled[lane].append((id, attempt, entry))\n"
+        "        lost = '' if lane == 'train' else 'eval:'\n"
+        "        self._broker._do('hdel', self._broker.key(lost + 'open'), id)\n"
         "        if entry:\n"
-        "            self._broker._do('xack', self._broker.key('scored'), 'learner', entry)\n",
+        "            self._broker._do('xack', self._broker.key(lost + 'scored'), 'learner', entry)\n",
     ),
     # Entries that nobody has read yet are cut off.
     "trim_by_maxlen": Mutation(

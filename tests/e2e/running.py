@@ -57,12 +57,15 @@ lr = 1e-3
 checkpoint_every_steps = 3
 
 [eval]
-problems = {eval_problems}
+{eval}
 """
 
 
-def prepare(folder: Path, eval_problems: int) -> Path:
-    """The config file of a run with a random policy, a random reward model and a data file of 20 lines, one bad."""
+def prepare(folder: Path, evaluation: str = "") -> Path:
+    """The config file of a run with a random policy, a random reward model and a data file of 20 lines, one bad.
+
+    evaluation: the lines of [eval].
+    """
     from tests import tiny_models
 
     tiny_models.policy(folder / "policy", max_tokens=192)
@@ -70,7 +73,7 @@ def prepare(folder: Path, eval_problems: int) -> Path:
     rows = [json.dumps({"question": f"{i} + {i} = ?", "answer": str(2 * i)}) for i in range(19)]
     (folder / "data.jsonl").write_text("\n".join([*rows[:7], '{"question": "3 + ', *rows[7:]]) + "\n")
     file = folder / "tiny.toml"
-    file.write_text(CONFIG.format(folder=folder, eval_problems=eval_problems))
+    file.write_text(CONFIG.format(folder=folder, eval=evaluation))
     return file
 
 

@@ -22,7 +22,7 @@ FOREVER = ("--run.steps", "1000000")
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Hero]]:
     """Starts `hero up` in one and the same run folder; nothing outlives the test."""
-    config = prepare(tmp_path, eval_problems=0)
+    config = prepare(tmp_path)
     started: list[Hero] = []
 
     def start(*flags: str) -> Hero:
@@ -102,6 +102,28 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     assert books["dead_lettered"] == 0
 
 
+def test_a_killed_rank_takes_the_others_along_and_all_come_back(start: Callable[..., Hero]) -> None:
+    # Given a run whose learner has two ranks
+    hero = start(*FOREVER, "--learner.ranks", "2")
+    hero.until(steps_after(hero, 0, 4), 300, "step after the first checkpoint")
+    ranks = workers(hero, "learner")
+    [follower] = [p for p in ranks if b"RANK=1" in Path(f"/proc/{p.pid}/environ").read_bytes().split(b"\0")]
+
+    # When one of them is killed, both are started again and training goes on
+    os.kill(follower.pid, signal.SIGKILL)
+    hero.until(lambda: not still_alive(ranks), 60, "end of both ranks")
+    hero.until(steps_after(hero, len(hero.steps()), 3), 300, "step after the restart")
+    assert len(workers(hero, "learner")) == 2
+    log = (hero.folder / "logs" / "learner.log").read_text()
+    assert "hero: rank 1 of the learner ended without a word" in log and '"event": "resumed"' in log
+
+    # When the run is stopped, both leave
+    everyone = below(hero.process.pid)
+    hero.process.send_signal(signal.SIGTERM)
+    assert hero.wait(300) == 0, hero.told()
+    assert still_alive(everyone) == []
+
+
 def test_a_stop_before_the_first_step_is_a_stop(start: Callable[..., Hero], tmp_path: Path) -> None:
     hero = start(*FOREVER, "--weights.folder", str(tmp_path / "weights"))
     hero.until(lambda: workers(hero, "learner"), 120, "learner")
@@ -110,10 +132,10 @@ def test_a_stop_before_the_first_step_is_a_stop(start: Callable[..., Hero], tmp_
 
 
 def test_a_stop_during_the_evaluation_does_not_wait_for_its_end(start: Callable[..., Hero]) -> None:
-    hero = start(*FOREVER, "--eval.problems", "100000")
+    hero = start(*FOREVER, "--eval.data", "reasoning-gym", "--eval.problems", "7000")
     evaluations = hero.until(
-        lambda: [p for p in below(hero.process.pid) if "deploy.evaluate" in p.command], 120, "evaluation"
+        lambda: [p for p in below(hero.process.pid) if "deploy.evaluation.sample" in p.command], 120, "evaluation"
     )
     hero.process.send_signal(signal.SIGTERM)
     assert hero.wait(20) == 0, hero.told()
-    assert still_alive(evaluations) == [] and not (hero.folder / "eval_before.json").exists()
+    assert still_alive(evaluations) == [] and not (hero.folder / "eval" / "eval.json").exists()

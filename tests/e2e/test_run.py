@@ -22,7 +22,7 @@ STEPS, GROUPS, COMPLETIONS = 4, 4, 4
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare(tmp_path_factory.mktemp("hero"), eval_problems=32)
+    return prepare(tmp_path_factory.mktemp("hero"), 'data = ["reasoning-gym"]\nproblems = 32\nsamples = 2\nk = [2]')
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,29 @@ def test_it_ends_with_a_summary_whose_books_balance(finished: Hero) -> None:
         assert set(summary[moment]) == {"greedy", "sampled"}
         assert all(0 <= share <= 1 for share in summary[moment].values())
     assert {"evaluation_before", "training", "evaluation_after"} <= summary["seconds"].keys()
+    assert summary["held_out_problems"] == 32 and summary["by_task"]["after"].keys() == {"chain_sum"}
     assert summary["tokens_per_second"] > 0
     assert "summary.json" in finished.output.read_text(), "the user is told where it is"
+
+
+def test_the_evaluation_before_and_after_is_that_of_hero_eval(finished: Hero) -> None:
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    found = json.loads((finished.folder / "eval" / "eval.json").read_text())
+    assert list(found["models"]) == ["before", "after"]
+    for moment, model in found["models"].items():
+        accuracies = model["sets"]["reasoning-gym"]["accuracy"]
+        assert list(accuracies) == ["greedy", "pass@1", "pass@2", "maj@2"]
+        assert summary[f"accuracy_{moment}"] == {
+            "greedy": accuracies["greedy"]["value"], "sampled": accuracies["pass@1"]["value"],
+        }  # fmt: skip
+    for line in found["comparisons"]:
+        name = {"greedy": "greedy", "pass@1": "sampled"}[line["figure"]]
+        assert summary["accuracy_gain"][name]["difference"] == line["difference"]
+        gain = summary["accuracy_after"][name] - summary["accuracy_before"][name]
+        assert line["difference"] == pytest.approx(gain) and line["low"] <= line["difference"] <= line["high"]
+        assert 0 < line["p"] <= 1
+    assert (finished.folder / "eval" / "eval.png").read_bytes().startswith(b"\x89PNG")
+    assert "held-out accuracy, sampled" in finished.output.read_text()
 
 
 def test_the_engine_computed_what_the_learner_computed(finished: Hero) -> None:

@@ -16,7 +16,9 @@ from common.streams import Broker
 from common.tasks import Problem
 from learner.options import policy_options
 from learner.policy import Policy
+from learner.ranks import Ranks
 from learner.render import Renderer
+from learner.team import Team
 from learner.worker import Learner
 from tests.make import rollout, scored
 
@@ -33,17 +35,18 @@ class Player(threading.Thread):
         self.broker = Broker(broker.url, broker.run, "player", stop=self.stop)
         self.step = 0
         self.seen: Counter[tuple[int, int]] = Counter()
-        """(id, attempt) of every ticket that came."""
+        """(id, attempt) of every ticket of training that came."""
 
     def run(self) -> None:
         while not self.stop.is_set():
-            orders = self.broker.read("tickets", 99, 10)
+            orders = self.broker.read("tickets", 99, 10) + self.broker.read("eval:tickets", 99, 0)
             policy = self.broker.policy()  # after the tickets: never older than the learner that issued them
             self.step = policy.step if policy else self.step
             for order in orders:
-                self.seen[order.ticket.id, order.ticket.attempt] += 1
+                if order.ticket.lane == "train":
+                    self.seen[order.ticket.id, order.ticket.attempt] += 1
                 self.sample(order, order.ticket)
-            for made in self.broker.read("rollouts", 99, 0):
+            for made in self.broker.read("rollouts", 99, 0) + self.broker.read("eval:rollouts", 99, 0):
                 assert isinstance(made.message, Rollout)
                 self.score(made, made.message)
 
@@ -70,6 +73,10 @@ class Bench:
         self.learners: list[Learner] = []
         self.changes: dict[str, Any] = {}
         """Of the [learner] section."""
+        self.data: dict[str, Any] = {}
+        """The [data] section."""
+        self.evaluation: dict[str, Any] = {}
+        """The [eval] section."""
 
     def settings(self, steps: int) -> Sections:
         self.folder.mkdir(exist_ok=True)
@@ -78,6 +85,7 @@ class Bench:
                 "run": {"folder": str(self.folder), "steps": steps},
                 "broker": {"claim_after_ms": 500},
                 "model": {"policy": str(self.model)},
+                "data": self.data,
                 "sampling": {"completions": 2, "max_tokens": 16},
                 "learner": {
                     "groups_per_step": GROUPS,
@@ -87,6 +95,7 @@ class Bench:
                     **self.changes,
                 },
                 "weights": {"folder": str(self.weights)},
+                "eval": self.evaluation,
             }
         )
 
@@ -95,7 +104,7 @@ class Bench:
         stop = threading.Event()
         broker = Broker(self.broker.url, self.broker.run, "learner", stop=stop)
         broker.check()
-        policy = Policy(self.model, policy_options(settings))
+        policy = Team(Policy(self.model, policy_options(settings)), Ranks(0, {}))
         learner = Learner(settings, broker, policy, Renderer(self.model, ""), PROBLEMS, stop)
         learner._pulse, learner._reconcile = Every(0.05), Every(0.2)  # else every 1 and 10 seconds
         self.learners.append(learner)

@@ -148,8 +148,22 @@ def test_hero_shadow_needs_no_more_than_it_has(
 
 TAKE = "XREADGROUP GROUP {} me STREAMS {{run}}:{} >"
 BEYOND: dict[str, list[str]] = {
-    "actor": ["XADD {run}:scored * m x", "XADD {run}:tickets * m x", TAKE.format("learner", "scored")],
-    "scorer": ["XADD {run}:rollouts * m x", "HDEL {run}:open 1", TAKE.format("actors", "tickets")],
+    "actor": [
+        "XADD {run}:scored * m x",
+        "XADD {run}:tickets * m x",
+        TAKE.format("learner", "scored"),
+        "XADD {run}:eval:scored * m x",
+        "XADD {run}:eval:tickets * m x",
+        TAKE.format("scorers", "eval:rollouts"),
+    ],
+    "scorer": [
+        "XADD {run}:rollouts * m x",
+        "HDEL {run}:open 1",
+        TAKE.format("actors", "tickets"),
+        "XADD {run}:eval:rollouts * m x",
+        "HDEL {run}:eval:open 1",
+        TAKE.format("actors", "eval:tickets"),
+    ],
     "shadow": [
         "XADD {run}:scored * m x",
         "XACK {run}:scored learner 1-0",
@@ -162,8 +176,14 @@ BEYOND: dict[str, list[str]] = {
         "GET {run}:policy",
         "HGETALL {run}:open",
         TAKE.format("scorers", "rollouts"),
+        TAKE.format("learner", "eval:scored"),
     ],
-    "queue": ["XADD {run}:scored * m x", "DEL {run}:tickets", TAKE.format("actors", "tickets")],
+    "queue": [
+        "XADD {run}:eval:tickets * m x",
+        "XADD {run}:scored * m x",
+        "DEL {run}:tickets",
+        TAKE.format("actors", "tickets"),
+    ],
     "learner": [],
 }
 NOBODYS = [

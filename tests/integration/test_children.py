@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from common.errors import ChildFailed
-from deploy import children
+from common.errors import ChildFailed, RankLost
+from deploy import children, processes
 from deploy.children import Children
+from deploy.processes import Processes
 from tests.small_disk import SmallDisk
 from tests.until import until
 
 HELP = "Score a file of"
+LOST = RankLost.exit_code
 
 
 @pytest.fixture
@@ -61,6 +64,41 @@ def test_a_full_disk_keeps_no_older_log_and_gets_room(small_disk: SmallDisk) -> 
     running.bound_logs()
     assert {file.name for file in (small_disk.folder / "logs").iterdir()} == {"scorer-0.cmd", "scorer-0.log"}
     assert (small_disk.folder / "logs" / "scorer-0.log").stat().st_size == 0
+
+
+def ranks(logs: Path, *codes: str) -> Processes:
+    """One process for each, which runs that code."""
+    logs.mkdir()
+    select = "import os, sys, time; exec(sys.argv[1 + int(os.environ['RANK'])])"
+    files = [logs / f"{rank}.log" for rank in range(len(codes))]
+    return Processes([sys.executable, "-c", select, *codes], 1, None, files)
+
+
+@pytest.mark.parametrize(
+    ("codes", "blamed", "code"),
+    [
+        (["sys.exit(0)", "sys.exit(0)"], 0, 0),
+        (["sys.exit(9)", f"sys.exit({LOST})"], 0, 9),
+        ([f"sys.exit({LOST})", "sys.exit(1)"], 1, 1),
+        ([f"sys.exit({LOST})", f"sys.exit({LOST})", "os.kill(os.getpid(), 9)"], 2, -9),
+        ([f"sys.exit({LOST})", f"sys.exit({LOST})"], 0, LOST),
+        (["time.sleep(600)", "sys.exit(4)"], 1, 4),
+    ],
+)
+def test_the_rank_that_ended_all_is_blamed(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, codes: list[str], blamed: int, code: int
+) -> None:
+    monkeypatch.setattr(processes, "END_S", 0.5)  # one that hangs all the same is killed
+    job = ranks(logs, *codes)
+    until(lambda: job.poll() is not None, "end of all ranks", seconds=60)
+    assert (job.blame(), job.poll()) == (blamed, code)
+
+
+def test_ranks_that_were_all_killed_by_us(logs: Path) -> None:
+    job = ranks(logs, *["time.sleep(600)"] * 2)
+    assert job.poll() is None
+    job.kill()
+    assert (job.blame(), job.poll()) == (0, -signal.SIGKILL)
 
 
 def test_one_that_cannot_be_kept_alive_ends_with_its_last_words(logs: Path) -> None:

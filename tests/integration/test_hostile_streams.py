@@ -51,10 +51,11 @@ from common import schema, streams
 from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
-from common.schema import WIRE_VERSION, Completion, Policy, Rollout, Stage, Ticket, pack
+from common.lanes import GROUPS, LANES, Stage, lane_of, state_of
+from common.schema import WIRE_VERSION, Completion, Policy, Rollout, Ticket, pack
 from common.settings import Sections
 from common.sigma import Sigma
-from common.streams import GROUPS, Broker
+from common.streams import Broker
 from deploy import cli, queue
 from deploy.watch import Watch
 from scorer.verifier import Verdict
@@ -64,6 +65,7 @@ from tests.make import rollout, scored, ticket
 from tests.until import until
 
 HOURS_S = 7 * 3600.0
+TRAINING: list[Stage] = [stage for stage in GROUPS if lane_of(stage) == "train"]
 
 
 @pytest.fixture
@@ -80,8 +82,8 @@ def put(broker: Broker, stage: str, **fields: Any) -> str:
 
 def message_of(broker: Broker, stage: Stage, id: int = 0, **changes: Any) -> Any:
     """What belongs into the stream of a stage."""
-    order = ticket(**{"run": broker.run, "id": id} | changes)
-    return {"tickets": order, "rollouts": rollout(order), "scored": scored(rollout(order))}[stage]
+    order = ticket(**{"run": broker.run, "lane": lane_of(stage), "id": id} | changes)
+    return {"tickets": order, "rollouts": rollout(order), "scored": scored(rollout(order))}[state_of(stage)]
 
 
 def issue(broker: Broker, count: int = 1) -> int:
@@ -129,10 +131,13 @@ FOREIGN: list[tuple[dict[str, Any], str]] = [
 def test_foreign_entries_become_letters_and_the_next_message_is_read(broker: Broker, stage: Stage) -> None:
     for fields, _ in FOREIGN:
         put(broker, stage, **fields)
+    other = next(lane for lane in LANES if lane != lane_of(stage))
+    put(broker, stage, m=pack(message_of(broker, stage, lane=other)))
     put(broker, stage, m=pack(message_of(broker, stage)))
     [good] = broker.read(stage, 99, 100)
     assert good.ticket.id == 0
-    found = dict(enumerate(reasons(broker)))
+    *found, last = reasons(broker)
+    assert f"its ticket is one of {other}, in the stream of {stage}" in last
     for place, (_, says) in enumerate(FOREIGN):
         assert says in found[place] or "in the stream of" in found[place]
     assert len(found) == len(FOREIGN) and broker.backlog()[stage]["pending"] == 1
@@ -169,7 +174,7 @@ def test_many_foreign_letters_hide_no_other(bench: Bench) -> None:
     assert books == {"issued": 7, "trained": 6, "in_flight": 0, "dropped": 0, "dead_lettered": 1}
 
 
-@pytest.mark.parametrize("stage", GROUPS)
+@pytest.mark.parametrize("stage", TRAINING)
 def test_a_message_that_was_damaged_on_its_way_is_replaced(bench: Bench, stage: Stage) -> None:
     # Given a message of ticket 1 in which one bit has flipped, in a token id or a log-probability perhaps
     class Damaging(Player):
@@ -373,7 +378,7 @@ def test_a_ticket_that_is_open_and_in_no_stream_comes_again(bench: Bench) -> Non
     assert books["trained"] == 6 and books["in_flight"] == 0 and balanced(books)
 
 
-@pytest.mark.parametrize("stage", GROUPS)
+@pytest.mark.parametrize("stage", TRAINING)
 def test_a_stream_that_is_deleted_costs_no_ticket(bench: Bench, stage: Stage) -> None:
     class Deleting(Player):
         deleted = False
@@ -411,7 +416,7 @@ class Verbose:
     def __init__(self) -> None:
         self._orders: list[tuple[str, int]] = []
 
-    def add(self, request_id: str, prompt_ids: list[int], *, n: int, temperature: float, max_tokens: int) -> None:
+    def add(self, request_id: str, prompt_ids: list[int], *, n: int, **_: Any) -> None:
         self._orders.append((request_id, n))
         self.busy = True
 
@@ -502,7 +507,7 @@ def test_clocks_hours_apart_change_nothing(
     # When anybody looks, with his own clock
     monkeypatch.setattr(time, "time", real)
     assert broker.claim("tickets", 60_000, 3) == [], "its lease is as fresh as the server says"
-    assert other.renew([held]) == {held.entry}
+    assert other.renew([held]) == {held.name}
     [state] = broker.processes().values()
     assert 0 <= state["heard_s"] < 30
     # Then ages are seconds; also for one whose own clock is off
@@ -529,6 +534,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
     [order, other] = broker.read("tickets", 2, 100)
     broker.hand_over(order, rollout(order.ticket))
     [made] = broker.read("rollouts", 1, 100)
+    asked = ticket(broker.run, 9, lane="eval", incarnation=incarnation)
     uses: dict[str, Callable[[], object]] = {
         "tickets": lambda: broker.read("tickets", 1, 10),
         "rollouts": lambda: broker.hand_over(other, rollout(other.ticket)),
@@ -542,6 +548,11 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "announced": lambda: broker.announce(Policy(incarnation, 0, "0" * 64, "/weights")),
         "sigma": broker.sigma,
         "lost": broker.shadows,
+        "eval:tickets": lambda: broker.read("eval:tickets", 1, 10),
+        "eval:rollouts": lambda: broker.claim("eval:rollouts", 0, 3),
+        "eval:scored": lambda: broker.inherit("eval:scored", 0),
+        "eval:open": lambda: broker.open_tickets("eval"),
+        "eval:issued": lambda: broker.issue(asked),
     }
     spoil(broker, name)
     with pytest.raises(BrokerUnfit) as caught:
@@ -671,7 +682,7 @@ def test_foreign_heartbeats_are_passed_over(broker: Broker, capsys: pytest.Captu
     assert "\x1b" not in shown and "i\\x1b[2J" in shown and "[/red]" in shown
     assert cli.main(["queue", "lag", "--json", "--run", broker.run, "--url", broker.url]) == 0
     assert len(json.loads(capsys.readouterr().out)["processes"]) == 2, "JSON and nothing else"
-    assert Watch(Sections(), broker, tmp_path / "metrics.jsonl").worst_difference() == 0.25
+    assert Watch(Sections.model_validate({"run": {"folder": tmp_path}}), broker).worst_difference() == 0.25
 
 
 def test_letters_cannot_steer_the_terminal_of_who_looks(

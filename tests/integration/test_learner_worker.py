@@ -15,10 +15,12 @@ import msgpack
 import numpy as np
 import pytest
 import structlog
+import torch
+from transformers import AutoModelForCausalLM
 
 from common import weights
 from common.deliveries import Delivery
-from common.errors import BrokerUnavailable, CheckpointError, DiskFull, Fenced
+from common.errors import BrokerUnavailable, CheckpointError, DiskFull, Diverged, Fenced, ModelError
 from common.lifecycle import Every
 from common.schema import Rollout, Scored, Ticket, pack
 from common.sigma import Sigma
@@ -32,6 +34,16 @@ from tests.make import rollout, scored, ticket
 from tests.replay import differing
 from tests.small_disk import SmallDisk
 from tests.until import until
+
+
+def one_turn(learner: Learner) -> bool:
+    """Of the learner's loop."""
+    learner._issue()
+    learner._gather()
+    if len(learner._ready) >= GROUPS:
+        learner._train()
+    learner._keep_books()
+    return False
 
 
 @pytest.fixture
@@ -63,6 +75,82 @@ def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:
     assert (bench.folder / "export" / "config.json").is_file()
 
 
+def test_gradients_that_stay_not_finite_end_the_run_by_name_and_lose_nothing(bench: Bench) -> None:
+    bench.changes = {"max_skipped_batches": 2, "checkpoint_every_steps": 1}
+    learner = bench.learner(steps=9)
+    bench.play()
+    next(learner._policy._policy._module.parameters()).data.fill_(float("nan"))
+    learner.start()
+
+    with pytest.raises(Diverged, match="2 batches in a row") as error:
+        learner.loop()
+
+    first, second = (learner._ledger.trained_in(step) for step in (1, 2))
+    assert str(first) in str(error.value) and str(second) in str(error.value)
+    [line] = bench.lines()
+    assert line["skipped_steps"] == 1 and line["skipped_tickets"] == first
+    kept = checkpoint.latest(bench.folder / "checkpoints")
+    assert kept and kept.step == 1
+    assert set(second) <= bench.broker.open_tickets().keys()
+
+
+def test_where_the_time_of_a_step_went(bench: Bench) -> None:
+    bench.play()
+    finish(bench.learner(steps=5))  # a checkpoint every 2 steps
+    parts = ["proximal", "forward", "backward", "optimizer"]
+    for line in bench.lines():
+        seconds = line["seconds"]
+        assert set(seconds) == {*parts, "waiting", "step", "log", "publish", "checkpoint"}
+        assert sum(seconds[part] for part in parts) <= seconds["step"] + 5e-4  # each is rounded
+        assert line["tokens_per_second"] > 0 and "mfu" not in line  # nobody knows this CPU's peak
+    # What a commit takes is in the line of the step after it.
+    assert [line["step"] for line in bench.lines() if line["seconds"]["checkpoint"]] == [3, 5]
+
+
+def test_actors_of_another_model_end_the_run_by_name_and_lose_nothing(bench: Bench) -> None:
+    class Foreign(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            made = rollout(ticket, step=self.step)
+            if self.step:  # the first batch is still of the learner's own
+                foreign = [dataclasses.replace(c, ids=np.full(4, 10**6, np.int32)) for c in made.completions]
+                made = dataclasses.replace(made, completions=foreign)
+            self.broker.hand_over(order, made)
+
+    learner = bench.learner(steps=9)
+    bench.play(Foreign)
+    learner.start()
+
+    with pytest.raises(ModelError, match=r"the last 6 groups could not be trained on, .* 3 to 1000000"):
+        learner.loop()
+
+    dropped = {id for id, outcome in bench.logged() if outcome == "dropped: not_as_ordered"}
+    assert len(dropped) >= 5 and dropped <= bench.broker.open_tickets().keys()
+
+
+def test_the_best_checkpoint_stays_with_its_model(bench: Bench) -> None:
+    class Peaking(Player):
+        """All right in the third batch, half of them before, none after."""
+
+        def score(self, made: Delivery, message: Rollout) -> None:
+            group, step = scored(message), message.ticket.id // GROUPS
+            right = 2 if step == 2 else int(step < 2)
+            statuses = ["correct"] * right + ["wrong"] * (2 - right)
+            self.broker.hand_over(made, dataclasses.replace(group, statuses=statuses), momentum=0.9)
+
+    bench.changes = {"keep_best": True, "keep_checkpoints": 1, "checkpoint_every_steps": 1}
+    bench.play(Peaking)
+    finish(bench.learner(steps=6))
+
+    accuracy = {line["step"]: line["accuracy"] for line in bench.lines()}
+    best = max(accuracy, key=lambda step: (accuracy[step], -step))
+    found = (bench.folder / "checkpoints" / "best").resolve()
+    assert accuracy[best] > accuracy[6] and found.name.startswith(f"step-{best:08d}-")
+    assert len(list((bench.folder / "checkpoints").glob("step-*"))) == 2
+    kept = AutoModelForCausalLM.from_pretrained(found / "export")
+    last = AutoModelForCausalLM.from_pretrained(bench.folder / "export")
+    assert any(not torch.equal(a, b) for a, b in zip(kept.parameters(), last.parameters(), strict=True))
+
+
 def test_prompts_follow_the_seeded_order(bench: Bench) -> None:
     questions: list[str] = []
 
@@ -88,6 +176,55 @@ def test_a_learner_that_stops_consuming_stops_generation(bench: Bench) -> None:
     learner._issue()
     time.sleep(0.3)
     assert sum(player.seen.values()) == bound
+
+
+def test_hard_prompts_come_more_often_and_a_crash_changes_none(bench: Bench) -> None:
+    class Hard(Player):
+        def score(self, made: Delivery, message: Rollout) -> None:
+            group = scored(message)
+            if message.ticket.question == PROBLEMS[3].question:
+                group = dataclasses.replace(group, statuses=["wrong"] * 2)
+            self.broker.hand_over(made, group, momentum=0.9)
+
+    bench.data = {"order": "difficulty"}
+    bench.play(Hard)
+    first = bench.learner(steps=20)
+    first.start()
+    until(lambda: first._step >= 9 or one_turn(first))
+    asked = {id: first._issuer._ticket(id, 1, 1, 0).question for id in first._ledger.in_flight()}
+
+    second = bench.learner(steps=20)  # as if the first had been killed
+    books = finish(second)
+
+    lines = [json.loads(line) for line in (bench.folder / "rewards" / "rewards.jsonl").open()]
+    trained = {line["id"]: line["question"] for line in lines if line["outcome"] == "trained"}
+    assert books["trained"] == 40 and {id: trained[id] for id in asked if id in trained}.items() <= asked.items()
+    assert len({(line["id"], line["question"]) for line in lines}) == len({line["id"] for line in lines})
+    came = Counter(question for id, question in trained.items() if id >= 10)
+    assert came.most_common(1)[0][0] == PROBLEMS[3].question
+    assert came[PROBLEMS[3].question] > 2 * max(came[p.question] for p in PROBLEMS if p is not PROBLEMS[3])
+
+
+def test_an_over_sampled_step_waits_for_no_straggler(bench: Bench) -> None:
+    class Straggling(Player):
+        def sample(self, order: Delivery, ticket: Ticket) -> None:
+            if ticket.id:
+                super().sample(order, ticket)
+            else:
+                self.first = order
+
+    bench.changes = {"max_staleness": 0, "over_sampling": 0.5}
+    player = bench.play(Straggling)
+    learner = bench.learner(steps=6)
+    learner.start()
+    until(lambda: learner._step == 3 or one_turn(learner))
+    assert 0 in learner._ledger.in_flight()
+    player.broker.hand_over(player.first, rollout(player.first.ticket, step=0))
+    learner.loop()
+
+    assert learner._ledger.drops["stale"] >= 1 and not learner._ledger.trained_in(0)
+    assert 0 not in {id for step in range(1, 7) for id in learner._ledger.trained_in(step)}
+    assert max(line["staleness_max"] for line in bench.lines()) == 0
 
 
 def test_what_cannot_be_trained_is_dropped_with_its_reason_and_replaced(bench: Bench) -> None:

@@ -49,7 +49,7 @@ def test_what_is_held_is_renewed_and_what_is_released_runs_out(
     until(lambda: idle_ms(broker)[1] > CLAIM_AFTER_MS)
     # Then another worker gets only what nobody works on
     assert [d.entry for d in other(broker).claim("tickets", CLAIM_AFTER_MS, 99)] == [second.entry]
-    assert broker.renew([first]) == {first.entry} and leases.lost() == set()
+    assert broker.renew([first]) == {first.name} and leases.lost() == set()
 
 
 def test_a_renewal_is_no_delivery(broker: Broker, leases: Leases, held: list[Delivery]) -> None:
@@ -67,7 +67,7 @@ def test_a_robbed_holder_is_told_once(broker: Broker, leases: Leases, held: list
     assert len(robbed) == 2
     lost: set[str] = set()
     until(lambda: lost.update(leases.lost()) or len(lost) == 2)
-    assert lost == {d.entry for d in held} and leases.lost() == set()
+    assert lost == {d.name for d in held} and leases.lost() == set()
     assert thief.renew(robbed) == lost, "and does not steal it back"
 
 

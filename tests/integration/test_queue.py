@@ -90,6 +90,27 @@ def test_retry_puts_the_ticket_up_as_the_next_attempt_once(
     assert f"there is no dead letter {entry}" in capsys.readouterr().err
 
 
+def test_evaluation_is_looked_at_beside_training_and_never_retried(
+    grave: tuple[Broker, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker, entry = grave
+    incarnation = broker.take_over()
+    broker.issue_together([make.ticket(broker.run, id, lane="eval", incarnation=incarnation) for id in range(3)])
+    asked, _ = broker.read("eval:tickets", 2, 100)
+    broker.bury(asked, "cannot be asked", "")
+    capsys.readouterr()
+    assert hero(broker, "lag", "--json") == 0
+    state = json.loads(capsys.readouterr().out)
+    assert state["stages"]["eval:tickets"] == {"length": 3, "lag": 1, "pending": 1}
+    assert ("eval:tickets", broker.consumer, 1) in [(c["stage"], c["name"], c["pending"]) for c in state["consumers"]]
+    [other] = [entry for entry, letter in broker.dead_letters() if letter.stage == "eval:tickets"]
+    assert hero(broker, "retry", other, entry) == 13
+    text = capsys.readouterr().out
+    assert f"{other}: not retried: evaluation does without it, and its next round asks again" in text
+    assert f"{entry}: ticket 0 is up again" in text
+    assert broker.open_tickets("eval")[0] == ("dead", 1) and [e for e, _ in broker.dead_letters()] == [other]
+
+
 def test_a_ticket_that_has_moved_on_is_not_retried(
     grave: tuple[Broker, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from common.errors import BrokerUnavailable
+from common.lanes import Lane, Stage
 from common.schema import Completion, Rollout, Scored
 from common.settings import Sections
 from common.sigma import Sigma
@@ -24,7 +25,7 @@ from scorer.rewards import settle
 from scorer.sandbox import Sandbox
 from scorer.worker import Scorer
 from tests import tiny_models
-from tests.make import rollout, ticket
+from tests.make import rollout, scored, ticket
 
 TEXTS = ("so \\boxed{2}", "\\boxed{3}", "I give up", "\\boxed{?!}")
 STATUSES = ["correct", "wrong", "no_answer", "unparsable"]
@@ -65,24 +66,23 @@ class Running:
         self.incarnation = broker.take_over()
         self.issued = 0
 
-    def publish(self, *groups: tuple[str, ...], **changes: Any) -> None:
+    def publish(self, *groups: tuple[str, ...], lane: Lane = "train", **changes: Any) -> None:
         """Rollouts with these texts, as actors hand them over."""
         for texts in groups:
-            order = ticket(
-                self.broker.run, self.issued, completions=len(texts), incarnation=self.incarnation, **changes
-            )
+            values = {"lane": lane, "completions": len(texts), "incarnation": self.incarnation} | changes
+            order = ticket(self.broker.run, self.issued, **values)
             self.issued += 1
             assert self.broker.issue(order)
-            [taken] = self.broker.read("tickets", 1, 1000)
+            [taken] = self.broker.read("tickets" if lane == "train" else "eval:tickets", 1, 1000)
             made = rollout(order)
             completions: list[Completion] = [dataclasses.replace(made.completions[0], text=text) for text in texts]
             assert self.broker.hand_over(taken, Rollout(order, completions, "actor", 0.1))
 
-    def scored(self, count: int, seconds: float = 60) -> list[Scored]:
+    def scored(self, count: int, seconds: float = 60, stage: Stage = "scored") -> list[Scored]:
         """So many scored groups, by ticket."""
         found: list[Scored] = []
         self.until(
-            lambda: found.extend(d.message for d in self.broker.read("scored", 99, 50)) or len(found) >= count, seconds
+            lambda: found.extend(d.message for d in self.broker.read(stage, 99, 50)) or len(found) >= count, seconds
         )
         assert len(found) == count
         return sorted(found, key=lambda group: group.ticket.id)
@@ -202,8 +202,11 @@ class Told:
 
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores
+        self.asked = 0
+        """Samples so far."""
 
     def score(self, samples: list[Sample]) -> np.ndarray:
+        self.asked += len(samples)
         return np.array(self.scores * (len(samples) // len(self.scores)))
 
     def close(self) -> None:
@@ -279,6 +282,67 @@ def test_one_bad_group_harms_no_other_and_ends_as_a_dead_letter(start, broker: B
     # And the scorer lives
     scorer.publish(TEXTS)
     assert scorer.scored(1)[0].ticket.id == 3
+
+
+def test_evaluation_is_verified_and_no_more(start, broker: Broker) -> None:
+    # Given groups of both lanes, under a reward model that would mislead
+    model = Told([5.0, -5.0, 1.0, 1.0])
+    scorer = start(model, "hero")
+    scorer.publish(TEXTS, lane="eval")
+    scorer.publish(TEXTS)
+    scorer.publish(TEXTS, TEXTS[:2], lane="eval")
+    trained = scorer.scored(1)
+    evaluated = scorer.scored(3, stage="eval:scored")
+    # Then evaluation's have verdicts alone
+    assert [group.statuses for group in evaluated] == [STATUSES, STATUSES, STATUSES[:2]]
+    for group in evaluated:
+        assert (group.mode, group.weight, group.reward_model, group.rm_scores) == ("verifier", 1.0, None, None)
+        assert group.sigma_u is group.sigma_bar is group.sigma_dev is None
+        assert list(group.rewards) == [float(status == "correct") for status in group.statuses]
+    # And training's scores, and the spread that all share, are as without them
+    assert model.asked == 4
+    spread = np.std([5.0, -5.0, 1.0, 1.0])
+    assert (trained[0].mode, trained[0].sigma_u) == ("hero", pytest.approx(spread))
+    assert broker.sigma() == Sigma(pytest.approx(spread), 0.0)
+
+
+def test_a_scored_group_of_evaluation_never_moves_sigma(broker: Broker) -> None:
+    """Whatever a scorer may write into it."""
+    running = Running(broker, None, None, "verifier")
+    running.publish(TEXTS, lane="eval")
+    running.scorer.close()
+    [made] = broker.read("eval:rollouts", 1, 100)
+    assert isinstance(made.message, Rollout) and broker.hand_over(made, scored(made.message, 7.0), momentum=0.9)
+    assert broker.sigma() is None
+
+
+def test_a_batch_has_training_first_and_evaluation_where_there_is_room(broker: Broker) -> None:
+    # Given more of either lane than a batch takes
+    running = Running(broker, None, None, "verifier")
+    running.settings.scorer.batch_groups = 3
+    running.publish(*[TEXTS[:1]] * 7)
+    running.publish(*[TEXTS[:1]] * 9, lane="eval")
+    # Then evaluation has one group in a batch that training fills, and what training leaves of the others
+    batches = [[d.ticket.lane for d in running.scorer._take()] for _ in range(7)]
+    train, evaluate = "train", "eval"
+    running.scorer.close()
+    assert [batch for batch in batches if batch] == [
+        [train, train, train, evaluate],
+        [train, train, train, evaluate],
+        [train, evaluate, evaluate],
+        [evaluate, evaluate, evaluate],
+        [evaluate, evaluate],
+    ]
+
+
+def test_evaluation_goes_on_without_a_reward_model(start, broker: Broker) -> None:
+    scorer = start(OneBadQuestion(), "hero", claim_after_ms=500, max_deliveries=2)
+    scorer.publish(TEXTS, question="poison")
+    scorer.publish(TEXTS, question="poison", lane="eval")
+    [group] = scorer.scored(1, stage="eval:scored")
+    assert group.statuses == STATUSES
+    scorer.until(broker.dead_letters)
+    assert [(letter.id, letter.stage) for _, letter in broker.dead_letters()] == [(0, "rollouts")]
 
 
 def test_hostile_completions_get_a_status_each(start) -> None:

@@ -13,7 +13,7 @@ from common import deliveries
 from common.connection import BrokerFull
 from common.deliveries import Delivery
 from common.errors import Fenced
-from common.schema import Policy, Ticket, unpack
+from common.schema import Policy, Ticket, pack, unpack
 from common.server import LocalServer
 from common.sigma import Sigma, next_sigma
 from common.streams import Broker
@@ -93,12 +93,12 @@ def test_several_at_once_are_each_all_or_nothing(broker: Broker) -> None:
 def test_a_robbed_worker_cannot_renew_its_lease(broker: Broker) -> None:
     issue(broker)
     [mine] = broker.read("tickets", 8, 100)
-    assert broker.renew([mine]) == {mine.entry}
+    assert broker.renew([mine]) == {mine.name}
     other = second(broker)
     [robbed] = other.claim("tickets", 0, 99)
     assert robbed.deliveries == 2, "renewing must not count as a delivery"
     assert broker.renew([mine]) == set()
-    assert other.renew([robbed]) == {robbed.entry}
+    assert other.renew([robbed]) == {robbed.name}
 
 
 def test_a_message_that_keeps_failing_is_buried_with_its_reason(broker: Broker) -> None:
@@ -155,7 +155,7 @@ def test_what_is_handed_back_is_free_at_once_and_has_not_failed(broker: Broker) 
     broker.release(held, 60_000)
     taken = other.claim("tickets", 60_000, 9, held={stolen.entry})
     assert [(d.ticket.id, d.deliveries) for d in taken] == [(1, 1), (2, 1)], "but not what is another's by now"
-    assert other.renew([stolen, *taken]) == {d.entry for d in held}
+    assert other.renew([stolen, *taken]) == {d.name for d in held}
 
 
 def test_a_read_goes_on_when_the_stream_is_deleted_under_it(broker: Broker) -> None:
@@ -303,7 +303,7 @@ def test_leaving_keeps_a_consumer_that_holds_messages(broker: Broker) -> None:
     issue(broker)
     [held] = broker.read("tickets", 1, 100)
     broker.leave("tickets")
-    assert broker.renew([held]) == {held.entry}
+    assert broker.renew([held]) == {held.name}
     broker.hand_over(held, rollout(held.ticket))
     broker.leave("tickets")
     assert broker._redis.xinfo_consumers(broker.key("tickets"), "actors") == []
@@ -366,7 +366,7 @@ def test_a_full_broker_refuses_tickets_but_closes(broker: Broker) -> None:
             broker.issue(ticket(broker.run, 5, incarnation=incarnation))
         broker.close(incarnation, [(1, 1, "")])
         broker.trim()
-        assert broker.renew([order]) == {order.entry}
+        assert broker.renew([order]) == {order.name}
     finally:
         broker._redis.config_set("maxmemory", "256mb")
     assert set(broker.open_tickets()) == {0}
@@ -482,4 +482,55 @@ def test_only_what_others_left_is_inherited(broker: Broker) -> None:
     [mine] = broker.read("tickets", 1, 100)
     assert broker.inherit("tickets", 60_000) == [], "its lease has not run out"
     assert [d.entry for d in broker.inherit("tickets", 0)] == [left.entry]
-    assert broker.inherit("tickets", 0) == [] and broker.renew([mine, left]) == {mine.entry, left.entry}
+    assert broker.inherit("tickets", 0) == [] and broker.renew([mine, left]) == {mine.name, left.name}
+
+
+def test_a_ticket_of_evaluation_walks_its_own_streams_under_the_same_number(broker: Broker) -> None:
+    # Given tickets 0 of either lane
+    incarnation = issue(broker)
+    assert broker.issue(ticket(broker.run, 0, lane="eval", top_p=0.95, incarnation=incarnation))
+    assert not broker.issue(ticket(broker.run, 0, lane="eval", top_p=0.95, incarnation=incarnation))
+    assert broker.open_tickets() == broker.open_tickets("eval") == {0: ("tickets", 1)}
+    # When evaluation's comes back
+    [order] = broker.read("eval:tickets", 8, 100)
+    assert order.ticket.top_p == 0.95 and broker.hand_over(order, rollout(order.ticket))
+    [generated] = broker.read("eval:rollouts", 8, 100)
+    assert broker.hand_over(generated, scored(generated.message))
+    assert broker.open_tickets("eval") == {0: ("scored", 1)}
+    [done] = broker.read("eval:scored", 8, 100)
+    assert not broker.idle(0, "eval") and broker.idle(1, "eval") and not broker.idle(1)
+    broker.close(incarnation, [(0, 1, done.entry)], "eval")
+    # Then training's is where it was, and of evaluation's nothing is left
+    assert broker.open_tickets("eval") == {} and broker.open_tickets() == {0: ("tickets", 1)}
+    assert [d.ticket.lane for d in broker.read("tickets", 8, 100)] == ["train"]
+    broker.trim()
+    lengths = {stage: state["length"] for stage, state in broker.backlog().items() if stage.startswith("eval:")}
+    assert lengths == {"eval:tickets": 1, "eval:rollouts": 1, "eval:scored": 1}, "the last one, as ever"
+
+
+def test_several_of_evaluation_are_trimmed_and_their_workers_forgotten(broker: Broker) -> None:
+    incarnation = issue(broker)
+    broker.issue_together([ticket(broker.run, id, lane="eval", incarnation=incarnation) for id in range(6)])
+    worker = second(broker)
+    for order in worker.read("eval:tickets", 4, 100):
+        worker.hand_over(order, rollout(order.ticket))
+    broker.trim()
+    assert broker.backlog()["eval:tickets"] == {"length": 3, "lag": 2, "pending": 0}
+    until(lambda: broker._redis.xinfo_consumers(broker.key("eval:tickets"), "actors")[0]["idle"] > 20)
+    broker.forget(0.01)
+    assert broker.consumers() == [] and broker.backlog()["eval:tickets"] == {"length": 3, "lag": 2, "pending": 0}
+
+
+def test_a_message_never_changes_its_lane(broker: Broker) -> None:
+    # Given groups in a stream of the other lane, where an open ticket has their number
+    incarnation = issue(broker)
+    broker.issue(ticket(broker.run, 0, lane="eval", incarnation=incarnation))
+    for stage, lane in (("eval:scored", "train"), ("scored", "eval")):
+        group = scored(rollout(ticket(broker.run, 0, lane=lane, incarnation=incarnation)))
+        broker._redis.xadd(broker.key(stage), {"m": pack(group), "id": 0, "attempt": 1})
+    # Then nobody is given one
+    assert broker.read("scored", 8, 100) == broker.read("eval:scored", 8, 100) == []
+    reasons = {letter.stage: letter.reason for _, letter in broker.dead_letters()}
+    assert "its ticket is one of eval, in the stream of scored" in reasons["scored"]
+    assert "its ticket is one of train, in the stream of eval:scored" in reasons["eval:scored"]
+    assert broker.open_tickets() == broker.open_tickets("eval") == {0: ("tickets", 1)}

@@ -1,4 +1,5 @@
-"""Any order of issuing, reading, robbing, crashing, handing over and closing on a real server, against a plain model.
+"""Any order of issuing, reading, robbing, crashing, handing over and closing on a real server, against a plain model,
+in either lane: the other one stays as it is.
 
 Two workers and the learner take turns at single commands, so a crash falls between any two of them, also inside the
 methods that take several; learners that were replaced go on trying, and take groups away from the living one.
@@ -23,14 +24,15 @@ from hypothesis.stateful import (
 )
 
 from common.deliveries import EXPECTED, Delivery
-from common.errors import Fenced
-from common.schema import Policy, Rollout, Scored, Stage
+from common.errors import Fenced, SchemaError
+from common.lanes import GROUPS, LANES, NEXT, Lane, Stage, named, state_of
+from common.schema import Policy, Rollout, Scored, Ticket
 from common.server import LocalServer
-from common.streams import GROUPS, NEXT, Broker
+from common.streams import Broker
 from tests import make
 from tests.chaos.audit import entries
 
-STAGES: list[Stage] = ["tickets", "rollouts", "scored"]
+STAGES = ["tickets", "rollouts", "scored"]
 WORKERS = st.integers(0, 1)
 HELD = precondition(lambda self: any(self.held))  # else most turns would do nothing
 
@@ -42,8 +44,9 @@ class Crash(Exception):
 class Streams(RuleBasedStateMachine):
     server: ClassVar[LocalServer]
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(lane=st.sampled_from(LANES))
+    def begin(self, lane: Lane) -> None:
+        self.lane = lane
         self.run_id = f"machine-{uuid.uuid4().hex[:8]}"
         self.learner = self.broker("learner")
         self.learner.check()
@@ -54,16 +57,26 @@ class Streams(RuleBasedStateMachine):
         self.held: list[list[Delivery]] = [[], []]
         self.open: dict[int, tuple[str, int]] = {}
         self.next_id = 0
+        self.other = next(other for other in LANES if other != lane)
+        for id in range(3):
+            self.learner.issue(make.ticket(self.run_id, id, lane=self.other, incarnation=self.incarnations[-1]))
         self.issue(3)
 
     def broker(self, role: str) -> Broker:
         return Broker(self.server.url, self.run_id, role)
 
+    def ticket(self, id: int, **changes: Any) -> Ticket:
+        return make.ticket(self.run_id, id, **{"lane": self.lane, "incarnation": self.incarnations[-1]} | changes)
+
+    def at(self, stage: str) -> Stage:
+        """The stage in the lane of this machine."""
+        return named(self.lane, stage)  # type: ignore[return-value]
+
     # -- the learner -----------------------------------------------------------------------------------------
 
     @rule(count=st.integers(1, 3))
     def issue(self, count: int) -> None:
-        tickets = [make.ticket(self.run_id, self.next_id + n, incarnation=self.incarnations[-1]) for n in range(count)]
+        tickets = [self.ticket(self.next_id + n) for n in range(count)]
         assert self.learner.issue_together(tickets) == [True] * count
         assert self.learner.issue_together(tickets) == [False] * count, "a client's retry"
         for ticket in tickets:
@@ -75,7 +88,7 @@ class Streams(RuleBasedStateMachine):
     def issue_again(self, data: st.DataObject) -> None:
         id = data.draw(st.sampled_from(sorted(self.open)))
         attempt = self.open[id][1] + 1
-        assert self.learner.issue(make.ticket(self.run_id, id, attempt=attempt, incarnation=self.incarnations[-1]))
+        assert self.learner.issue(self.ticket(id, attempt=attempt))
         self.open[id] = ("tickets", attempt)
 
     @rule(takes_over=st.booleans())
@@ -84,7 +97,7 @@ class Streams(RuleBasedStateMachine):
         self.older.append((self.learner, self.incarnations[-1]))
         self.learner = self.broker("learner")
         self.incarnations.append(self.learner.take_over())
-        self.scored = {d.entry: d for d in self.learner.claim("scored", 0, 10**6)} if takes_over else {}
+        self.scored = {d.entry: d for d in self.learner.claim(self.at("scored"), 0, 10**6)} if takes_over else {}
 
     @precondition(lambda self: self.older)
     @rule(data=st.data())
@@ -92,12 +105,12 @@ class Streams(RuleBasedStateMachine):
         older, incarnation = data.draw(st.sampled_from(self.older))
         done = [(id, attempt, "") for id, (_, attempt) in self.open.items()] or [(0, 1, "")]
         with pytest.raises(Fenced):
-            older.issue(make.ticket(self.run_id, self.next_id, incarnation=incarnation))
+            older.issue(self.ticket(self.next_id, incarnation=incarnation))
         with pytest.raises(Fenced):
-            older.close(incarnation, done)
+            older.close(incarnation, done, self.lane)
         with pytest.raises(Fenced):
             older.announce(Policy(incarnation, 10**6, "0" * 64, "/weights"))
-        for delivery in older.read("scored", 1, 0):
+        for delivery in older.read(self.at("scored"), 1, 0):
             with pytest.raises(Fenced):
                 older.refuse(delivery, "why", incarnation)
         assert self.learner.policy() is None
@@ -105,20 +118,20 @@ class Streams(RuleBasedStateMachine):
     @precondition(lambda self: self.older)
     @rule(data=st.data(), count=st.integers(1, 3))
     def an_older_learner_reads(self, data: st.DataObject, count: int) -> None:
-        data.draw(st.sampled_from(self.older))[0].read("scored", count, 0)
+        data.draw(st.sampled_from(self.older))[0].read(self.at("scored"), count, 0)
 
     @rule(count=st.integers(1, 3))
     def gather(self, count: int) -> None:
-        self.scored |= {d.entry: d for d in self.learner.read("scored", count, 0)}
+        self.scored |= {d.entry: d for d in self.learner.read(self.at("scored"), count, 0)}
 
     @rule()
     def inherit(self) -> None:
-        self.scored |= {d.entry: d for d in self.learner.inherit("scored", 0)}
+        self.scored |= {d.entry: d for d in self.learner.inherit(self.at("scored"), 0)}
 
     @rule()
     def ask_again(self) -> None:
         """The server counts as the learner's exactly what it holds."""
-        assert self.learner.missed("scored", self.scored.keys()) == []
+        assert self.learner.missed(self.at("scored"), self.scored.keys()) == []
 
     @precondition(lambda self: self.scored)
     @rule(data=st.data())
@@ -127,7 +140,7 @@ class Streams(RuleBasedStateMachine):
         held = list(self.scored.values())[: data.draw(st.integers(1, len(self.scored)))]
         done = [(d.ticket.id, d.ticket.attempt, d.entry) for d in held]
         for _ in range(2):
-            self.learner.close(self.incarnations[-1], done)
+            self.learner.close(self.incarnations[-1], done, self.lane)
         for id, attempt, entry in done:
             del self.scored[entry]
             if self.open.get(id, ("", 0))[1] == attempt:
@@ -143,6 +156,10 @@ class Streams(RuleBasedStateMachine):
             assert self.learner.drop([entry]) == 1 and self.learner.drop([entry]) == 0
             return
         assert letter.id is not None and letter.attempt is not None
+        if self.lane == "eval":
+            with pytest.raises(SchemaError, match="one of evaluation"):
+                self.learner.retry(entry, letter)
+            return
         free = self.open.get(letter.id) in (None, ("dead", letter.attempt))
         assert self.learner.retry(entry, letter) == free
         assert not self.learner.retry(entry, letter), "a client's retry"
@@ -156,22 +173,22 @@ class Streams(RuleBasedStateMachine):
     # -- workers ---------------------------------------------------------------------------------------------
 
     @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]), count=st.integers(1, 3))
-    def read(self, who: int, stage: Stage, count: int) -> None:
-        self.held[who] += self.workers[who].read(stage, count, 0)
+    def read(self, who: int, stage: str, count: int) -> None:
+        self.held[who] += self.workers[who].read(self.at(stage), count, 0)
 
     @rule(who=WORKERS, upto=st.sampled_from(STAGES[1:]))
-    def work(self, who: int, upto: Stage) -> None:
+    def work(self, who: int, upto: str) -> None:
         """Everything that is unread goes on by one stage or by two, so that later stages are reached often."""
         for stage in STAGES[: STAGES.index(upto)]:
-            for delivery in self.workers[who].read(stage, 99, 0):
+            for delivery in self.workers[who].read(self.at(stage), 99, 0):
                 self.publish(who, delivery)
 
     @HELD
     @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]))
-    def rob(self, who: int, stage: Stage) -> None:
+    def rob(self, who: int, stage: str) -> None:
         """Takes over every lease, as after a long pause of the other, who does not know."""
         known = {d.entry for d in self.held[who]}
-        self.held[who] += [d for d in self.workers[who].claim(stage, 0, 10**6) if d.entry not in known]
+        self.held[who] += [d for d in self.workers[who].claim(self.at(stage), 0, 10**6) if d.entry not in known]
 
     @HELD
     @rule(who=WORKERS)
@@ -180,7 +197,7 @@ class Streams(RuleBasedStateMachine):
 
     @HELD
     @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]), after=st.integers(0, 2))
-    def crash_while_it_robs(self, who: int, stage: Stage, after: int) -> None:
+    def crash_while_it_robs(self, who: int, stage: str, after: int) -> None:
         """Between any two commands of a claim."""
         worker, commands = self.workers[who], iter(range(after))
         asked = worker._wait_for
@@ -192,20 +209,20 @@ class Streams(RuleBasedStateMachine):
 
         worker._wait_for = wait_for  # type: ignore[method-assign]
         with suppress(Crash):
-            worker.claim(stage, 0, 10**6)
+            worker.claim(self.at(stage), 0, 10**6)
         self.crash(who)
 
     @HELD
     @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]))
-    def give_up(self, who: int, stage: Stage) -> None:
+    def give_up(self, who: int, stage: str) -> None:
         """Takes over what was delivered once; what was more often, is a dead letter."""
-        key, group = self.learner.key(stage), GROUPS[stage]
+        key, group = self.learner.key(self.at(stage)), GROUPS[self.at(stage)]
         times = {
             p["message_id"]: p["times_delivered"] for p in self.learner._redis.xpending_range(key, group, "-", "+", 99)
         }
         before = {entry for entry, _ in self.learner.dead_letters()}
         known = {d.entry for d in self.held[who]}
-        taken = self.workers[who].claim(stage, 0, 2)
+        taken = self.workers[who].claim(self.at(stage), 0, 2)
         assert all(times[d.entry.encode()] == 1 for d in taken)
         self.held[who] += [d for d in taken if d.entry not in known]
         for entry, letter in self.learner.dead_letters():
@@ -221,14 +238,14 @@ class Streams(RuleBasedStateMachine):
         mine = worker.renew(self.held[who]) if self.held[who] else set()
         worker.release(self.held[who], 3_600_000)
         self.held[who] = []
-        taken = [d for stage in STAGES[:2] for d in other.claim(stage, 3_600_000, 10**6)]
-        assert {d.entry for d in taken} == mine
+        taken = [d for stage in STAGES[:2] for d in other.claim(self.at(stage), 3_600_000, 10**6)]
+        assert {d.name for d in taken} == mine
         self.held[1 - who] += taken
 
     @HELD
     @rule(who=WORKERS, stage=st.sampled_from(STAGES[:2]))
-    def leave(self, who: int, stage: Stage) -> None:
-        self.workers[who].leave(stage)
+    def leave(self, who: int, stage: str) -> None:
+        self.workers[who].leave(self.at(stage))
 
     @HELD
     @rule(data=st.data(), again=st.booleans())
@@ -247,7 +264,7 @@ class Streams(RuleBasedStateMachine):
         delivery = data.draw(st.sampled_from(self.held[who]))
         ticket = delivery.ticket
         self.workers[who].bury(delivery, "why", "")
-        if self.open.get(ticket.id) == (delivery.stage, ticket.attempt):
+        if self.open.get(ticket.id) == (state_of(delivery.stage), ticket.attempt):
             self.open[ticket.id] = ("dead", ticket.attempt)
         self.held[who].remove(delivery)
 
@@ -257,20 +274,20 @@ class Streams(RuleBasedStateMachine):
         other = self.workers[1 - who].consumer
         mine = self.workers[who].renew(self.held[who])
         pending = {
-            p["message_id"].decode(): p["consumer"].decode()
+            f"{stage}/{p['message_id'].decode()}": p["consumer"].decode()
             for stage, group in GROUPS.items()
             for p in self.learner._redis.xpending_range(self.learner.key(stage), group, "-", "+", 10**4)
         }
-        held = {d.entry for d in self.held[who]}
-        assert mine == {entry for entry in held if pending.get(entry) == self.workers[who].consumer}
-        assert all(pending.get(entry) != other or entry not in mine for entry in held)
+        held = {d.name for d in self.held[who]}
+        assert mine == {name for name in held if pending.get(name) == self.workers[who].consumer}
+        assert all(pending.get(name) != other or name not in mine for name in held)
 
     def publish(self, who: int, delivery: Delivery) -> None:
         ticket = delivery.ticket
-        first = self.open.get(ticket.id) == (delivery.stage, ticket.attempt)
+        first = self.open.get(ticket.id) == (state_of(delivery.stage), ticket.attempt)
         assert self.workers[who].hand_over(delivery, self.result_of(delivery), 0.9) == first
         if first:
-            self.open[ticket.id] = (NEXT[delivery.stage], ticket.attempt)
+            self.open[ticket.id] = (state_of(NEXT[delivery.stage]), ticket.attempt)
 
     # -- what always holds -----------------------------------------------------------------------------------
 
@@ -278,7 +295,7 @@ class Streams(RuleBasedStateMachine):
     def the_broker_is_as_the_model(self) -> None:
         if not hasattr(self, "open"):
             return
-        assert self.learner.open_tickets() == self.open
+        assert self.learner.open_tickets(self.lane) == self.open
         unread = self.unacknowledged()
         for id, (stage, attempt) in self.open.items():
             if stage != "dead":
@@ -292,17 +309,27 @@ class Streams(RuleBasedStateMachine):
     def lag_and_pending_are_right(self) -> None:
         if not hasattr(self, "open"):
             return
-        for stage, state in self.learner.backlog().items():
+        backlog = self.learner.backlog()
+        for stage in STAGES:
+            state = backlog[self.at(stage)]
             assert state["lag"] is not None
             assert state["lag"] + state["pending"] == len(self.unacknowledged()[stage])  # type: ignore[operator]
 
+    @invariant()
+    def the_other_lane_stays_as_it_is(self) -> None:
+        if not hasattr(self, "open"):
+            return
+        assert self.learner.open_tickets(self.other) == {id: ("tickets", 1) for id in range(3)}
+        backlog = {state_of(s): state for s, state in self.learner.backlog().items() if s != self.at(state_of(s))}
+        assert [(backlog[stage]["lag"], backlog[stage]["pending"]) for stage in STAGES] == [(3, 0), (0, 0), (0, 0)]
+
     def unacknowledged(self) -> dict[str, list[tuple[int, int]]]:
-        return {stage: entries(self.learner._redis, self.run_id, stage) for stage in STAGES}
+        return {stage: entries(self.learner._redis, self.run_id, self.at(stage)) for stage in STAGES}
 
     @staticmethod
     def result_of(delivery: Delivery) -> Rollout | Scored:
         message = delivery.message
-        assert isinstance(message, EXPECTED[delivery.stage])
+        assert isinstance(message, EXPECTED[state_of(delivery.stage)])
         return make.scored(message) if isinstance(message, Rollout) else make.rollout(delivery.ticket)
 
 

@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.batch import MicroBatch, Sequence, by_sequence, micro_batches, padding_share
+from learner.batch import MicroBatch, Sequence, by_sequence, filled_up, micro_batches
+from learner.padding import attention_padding_share, like_widths, padding_share
 
 shapes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40)), min_size=1, max_size=40)
 budgets = st.integers(1, 300)
@@ -19,59 +22,123 @@ def sequences(shape: list[tuple[int, int]]) -> list[Sequence]:
     return result
 
 
-@given(shapes, budgets)
-def test_every_completion_token_is_predicted_by_the_token_before_it(shape: list[tuple[int, int]], budget: int) -> None:
+def laid_out(batch: MicroBatch) -> list[list[int]]:
+    """The input of each sequence, from its row or its part of the one row."""
+    if batch.segments is None:
+        return batch.input_ids.tolist()
+    assert batch.input_ids.shape == (1, batch.segments.sum())
+    return [part.tolist() for part in np.split(batch.input_ids[0], np.cumsum(batch.segments)[:-1])]
+
+
+@given(shapes, budgets, st.booleans())
+def test_every_completion_token_is_predicted_by_the_token_before_it(
+    shape: list[tuple[int, int]], budget: int, packed: bool
+) -> None:
     given_sequences = sequences(shape)
-    batches = micro_batches(given_sequences, budget)
     seen: list[int] = []
-    for batch in batches:
+    for batch in micro_batches(given_sequences, budget, packed=packed):
         # Ids count up inside a sequence, so the input at a position is the target less one.
         assert (batch.input_ids.reshape(-1)[batch.positions] == batch.targets - 1).all()
         assert batch.behaviour == pytest.approx(batch.targets / -1000)
-        for index, row in zip(batch.indices, batch.input_ids, strict=True):
+        for index, row in zip(batch.indices, laid_out(batch), strict=True):
             sequence = given_sequences[index]
             whole = np.concatenate([sequence.prompt_ids, sequence.completion_ids])
-            assert row.tolist() == whole[:-1].tolist() + [0] * (len(row) - sequence.width)
+            assert row == whole[:-1].tolist() + [0] * (len(row) - sequence.width)
+        assert batch.real_tokens == np.count_nonzero(batch.input_ids)
         seen += batch.targets.tolist()
         advantages = [given_sequences[index].advantage for index in batch.indices]
         assert batch.advantages.tolist() == np.repeat(advantages, batch.lengths).tolist()
     assert sorted(seen) == sorted(i for s in given_sequences for i in s.completion_ids.tolist())
 
 
-@given(shapes, budgets)
-def test_the_budget_holds_but_for_a_sequence_beyond_it(shape: list[tuple[int, int]], budget: int) -> None:
-    for batch in micro_batches(sequences(shape), budget):
+@given(shapes, budgets, st.booleans())
+def test_the_budget_holds_but_for_a_sequence_beyond_it(shape: list[tuple[int, int]], budget: int, packed: bool) -> None:
+    for batch in micro_batches(sequences(shape), budget, packed=packed):
         assert batch.input_ids.size <= budget or len(batch.indices) == 1
 
 
-@given(shapes, budgets)
-def test_values_come_back_in_the_order_of_the_sequences(shape: list[tuple[int, int]], budget: int) -> None:
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=9), st.integers(18, 60))
+def test_packed_batches_are_as_few_as_can_be_and_the_largest_as_small(
+    shape: list[tuple[int, int]], budget: int
+) -> None:
+    """Against all ways to cut the sequences, sorted by length, into runs within the budget."""
+    sizes = [batch.real_tokens for batch in micro_batches(sequences(shape), budget, packed=True)]
+    widths = sorted((sum(lengths) - 1 for lengths in shape), reverse=True)
+    fewest = []
+    for count in range(1, len(widths) + 1):
+        for cuts in itertools.combinations(range(1, len(widths)), count - 1):
+            bounds = [0, *cuts, len(widths)]
+            parts = [sum(widths[a:b]) for a, b in itertools.pairwise(bounds)]
+            if max(parts) <= budget:
+                fewest.append(parts)
+        if fewest:
+            break
+    assert len(sizes) == count
+    assert max(sizes) == min(max(parts) for parts in fewest)
+
+
+@given(shapes, budgets, st.booleans())
+def test_values_come_back_in_the_order_of_the_sequences(
+    shape: list[tuple[int, int]], budget: int, packed: bool
+) -> None:
     given_sequences = sequences(shape)
-    batches = micro_batches(given_sequences, budget)
+    batches = filled_up(micro_batches(given_sequences, budget, packed=packed), 3, packed=packed)
     back = by_sequence(batches, [batch.targets.astype(np.float32) for batch in batches])
     assert [part.tolist() for part in back] == [s.completion_ids.tolist() for s in given_sequences]
 
 
-@given(shapes, budgets)
+@given(shapes, budgets, st.booleans())
 @settings(max_examples=20)
-def test_same_sequences_same_batches(shape: list[tuple[int, int]], budget: int) -> None:
-    def indices(batches: list[MicroBatch]) -> list[list[int]]:
-        return [batch.indices.tolist() for batch in batches]
+def test_same_sequences_same_batches(shape: list[tuple[int, int]], budget: int, packed: bool) -> None:
+    def indices() -> list[list[int]]:
+        return [batch.indices.tolist() for batch in micro_batches(sequences(shape), budget, packed=packed)]
 
-    assert indices(micro_batches(sequences(shape), budget)) == indices(micro_batches(sequences(shape), budget))
+    assert indices() == indices()
+
+
+def test_the_last_micro_batch_is_not_a_leftover() -> None:
+    batches = micro_batches(sequences([(4, 7)] * 11), 50, packed=True)  # 11 x 10 tokens: 50, 50, 10 were the greedy way
+    assert [batch.input_ids.size for batch in batches] == [40, 40, 30]
 
 
 def test_padding_is_counted_and_buckets_keep_it_small() -> None:
     rng = np.random.default_rng(0)
     mixed = sequences([(20, int(length)) for length in rng.integers(1, 200, 256)])
     bucketed = micro_batches(mixed, 2048)
-    assert padding_share(bucketed) < 0.08
+    assert padding_share(bucketed) == attention_padding_share(bucketed) < 0.08
     assert padding_share(micro_batches(mixed, 10**9)) > 0.3
     assert padding_share(micro_batches(sequences([(4, 6), (2, 3)]), 100)) == pytest.approx(1 - 13 / 18)
 
 
-def test_equal_lengths_keep_their_order() -> None:
-    batches = micro_batches(sequences([(2, 3)] * 5), 8)
+def test_packed_nothing_is_padding_but_a_little_of_the_attention() -> None:
+    rng = np.random.default_rng(0)
+    packed = micro_batches(sequences([(20, int(length)) for length in rng.integers(1, 200, 256)]), 10**9, packed=True)
+    assert padding_share(packed) == 0.0
+    assert 0.0 < attention_padding_share(packed) < 0.06
+    three = micro_batches(sequences([(4, 7), (4, 6), (2, 3)]), 100, packed=True)  # 10 and 9 together, 4 alone
+    assert attention_padding_share(three) == pytest.approx(1 - 23 / 24)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_runs_of_like_widths_are_all_of_them_and_alike(widths: list[int]) -> None:
+    values = np.array(widths)
+    runs = like_widths(values)
+    assert np.concatenate([values[run] for run in runs]).tolist() == widths
+    assert all(values[run].min() >= 0.9 * values[run].max() for run in runs)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_empty_micro_batches_fill_up_the_count(packed: bool) -> None:
+    batches = micro_batches(sequences([(2, 3)] * 5), 8, packed=packed)
+    more = filled_up(batches, len(batches) + 2, packed=packed)
+    assert more[: len(batches)] == batches and len(more) == len(batches) + 2
+    assert all(batch.input_ids.size and not len(batch.targets) and not batch.real_tokens for batch in more[-2:])
+    assert filled_up(batches, 1, packed=packed) == batches
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_equal_lengths_keep_their_order(packed: bool) -> None:
+    batches = micro_batches(sequences([(2, 3)] * 5), 8, packed=packed)
     assert [index for batch in batches for index in batch.indices] == [0, 1, 2, 3, 4]
 
 

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from common.errors import CheckpointError, DiskFull
 from learner import checkpoint
+from learner.score import Score
 from tests.small_disk import SmallDisk
 
 
@@ -35,6 +36,30 @@ def test_the_last_few_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
         checkpoint.save(tmp_path, 1, step, write, b"", keep=2)
     assert steps(tmp_path) == ["step-00000004-v1", "step-00000005-v1"]
+
+
+def test_the_best_is_kept_until_there_is_a_better_one(tmp_path: Path) -> None:
+    """By slow bookkeeping beside it: of all checkpoints so far the highest score, of equal ones the oldest."""
+
+    def export(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "model").write_bytes(b"m")
+
+    scores = [
+        Score(False, 0.5), Score(False, 0.7), None, Score(False, 0.7), Score(False, 0.1), Score(True, 0.2),
+        Score(False, 0.9), Score(True, 0.1), Score(True, 0.3), None,
+    ]  # fmt: skip
+    best = 0
+    for step, score in enumerate(scores, 1):
+        checkpoint.save(tmp_path, 1, step, write, b"", keep=1, score=score, export=export)
+        if score is not None and (best == 0 or score > scores[best - 1]):
+            best = step
+        assert steps(tmp_path) == sorted({"best", f"step-{best:08d}-v1", f"step-{step:08d}-v1"})
+        assert (tmp_path / "best").resolve() == tmp_path / f"step-{best:08d}-v1"
+        assert (tmp_path / "best" / "export" / "model").read_bytes() == b"m"
+        assert (tmp_path / f"step-{step:08d}-v1" / "export").is_dir() == (best == step)
+        found = checkpoint.latest(tmp_path)
+        assert found and found.step == step
 
 
 def test_a_branch_that_was_left_is_older_than_what_followed_it(tmp_path: Path) -> None:

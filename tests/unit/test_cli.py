@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> str:
 
 
 def test_the_commands() -> None:
-    assert " ".join(COMMANDS) == "up actor scorer learner sft rm score compare shadow queue acl"
+    assert " ".join(COMMANDS) == "up actor scorer learner sft rm eval score compare shadow queue acl"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,7 +53,7 @@ def test_without_a_command_all_are_listed(arguments: list[str], code: int, capsy
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("score", "compare", "shadow", "queue", "acl")]
+    "name", [name for name in COMMANDS if name not in ("eval", "score", "compare", "shadow", "queue", "acl")]
 )
 def test_a_missing_config(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "nowhere.toml"]) == 2
@@ -81,6 +81,11 @@ def test_bad_settings_are_told_before_anything_starts(
     assert main(["up", config, *flags]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_value_with_spaces_belongs_to_its_setting(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "--data.families", '{"gcd": {"max_num": 9}}', config, "--dry-run"]) == 0
+    assert '"max_num": 9' in capsys.readouterr().err
 
 
 def test_an_unknown_reward_mode(config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,20 +9,17 @@ from typing import Any
 import pytest
 
 from deploy import compare
-
-
-def result(greedy: float, sampled: float) -> str:
-    return json.dumps({"greedy": greedy, "sampled": sampled, "interval95": {"greedy": 0.02, "sampled": 0.03}})
+from tests.make import evaluated
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    """A folder of deploy/quickstart.sh after its run."""
+    """A folder of deploy/quickstart.sh after its run: 40 % before, 70 % after."""
     hero = tmp_path / "hero"
     hero.mkdir()
     (hero / "summary.json").write_text(json.dumps({"seconds": {"reward_model": 100.0, "training": 250.0}}))
-    (hero / "eval_before.json").write_text(result(0.4, 0.3))
-    (hero / "eval_after.json").write_text(result(0.7, 0.6))
+    evaluated(hero / "eval", "before", [i < 4 for i in range(10)])
+    evaluated(hero / "eval", "after", [i < 7 for i in range(10)])
     return tmp_path
 
 
@@ -31,33 +28,36 @@ def test_missing_arms_are_run_and_all_stand_side_by_side(
 ) -> None:
     commands: list[list[str]] = []
 
-    def pretend(module: str, *arguments: Any) -> None:
-        commands.append([module, *map(str, arguments)])
-        for arm, files in {
-            "verifier": {"summary.json": "{}", "eval_after.json": result(0.6, 0.5)},
-            "more-cold-start": {"sft.json": "{}", "eval.json": result(0.9, 0.8)},
-        }.items():
-            for name, text in files.items():
-                (finished / arm).mkdir(exist_ok=True)
-                if any(arm in part for part in commands[-1]) and (name != "eval.json" or "evaluate" in module):
-                    (finished / arm / name).write_text(text)
+    def pretend(*arguments: Any) -> None:
+        command = list(map(str, arguments))
+        commands.append(command)
+        if command[0] == "up":
+            evaluated(finished / "verifier" / "eval", "after", [i < 6 for i in range(10)])
+            (finished / "verifier" / "summary.json").write_text("{}")
+        elif command[0] == "sft":
+            (finished / "more-cold-start").mkdir()
+            (finished / "more-cold-start" / "sft.json").write_text("{}")
+        else:
+            evaluated(finished / "more-cold-start" / "eval", "after", [i < 9 for i in range(10)])
+            (finished / "more-cold-start" / "eval" / "eval.json").write_text("{}")
 
     monkeypatch.setattr(compare, "_run", pretend)
     assert compare.main([str(finished)]) == 0
 
-    assert [command[0] for command in commands] == ["deploy.cli", "deploy.cli", "deploy.evaluate"]
-    assert all(
-        command[2 - (command[0] == "deploy.evaluate")] == str(finished / "hero" / "settings.json")
-        for command in commands
-    )
+    assert [command[0] for command in commands] == ["up", "sft", "eval"]
+    settings = str(finished / "hero" / "settings.json")
+    assert all(settings in command for command in commands)
     assert "--reward.mode=verifier" in commands[0]
     assert "--sft.max_seconds=350.0" in commands[1] and f"--sft.base={finished / 'policy'}" in commands[1]
+    assert f"after={finished / 'more-cold-start'}" in commands[2]
     made = json.loads((finished / "compare.json").read_text())
-    assert {arm: found["greedy"] for arm, found in made.items()} == {
+    assert {arm: found["mean"]["greedy"]["value"] for arm, found in made["models"].items()} == {
         "before": 0.4, "hero": 0.7, "verifier": 0.6, "more_cold_start": 0.9,
     }  # fmt: skip
+    [line] = [c for c in made["comparisons"] if c["models"] == ["before", "hero"] and c["figure"] == "greedy"]
+    assert line["difference"] == pytest.approx(0.3) and line["p"] == pytest.approx(0.25)
     shown = capsys.readouterr().err
-    assert "more cold start" in shown and "90.0 ± 2.0" in shown and "80.0 ± 3.0" in shown
+    assert "more_cold_start" in shown and "90.0 [" in shown and "+30.0 [" in shown
 
     commands.clear()
     assert compare.main([str(finished)]) == 0

@@ -10,7 +10,7 @@ import pytest
 from learner.groups import Branch, Order, drop_reason, payload_bytes, sequences
 from tests.make import rollout, scored, ticket
 
-ORDER = Order(vocabulary=5, prompt_tokens=5, completion_tokens=4, temperature=1.0)
+ORDER = Order(vocabulary=5, prompt_tokens=5, completion_tokens=4, temperature=1.0, mask_truncated=False)
 
 
 BRANCH = Branch(incarnation=2, begun_at=4)
@@ -57,14 +57,19 @@ def test_a_group_without_a_single_token_is_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"vocabulary": 4}, {"prompt_tokens": 4}, {"completion_tokens": 3}, {"temperature": 0.5}],
-    ids=lambda changes: next(iter(changes)),
+    ("changes", "why"),
+    [
+        ({"vocabulary": 4}, "its token ids are 0 to 4, the learner's model reads 0 to 3"),
+        ({"prompt_tokens": 4}, "prompt and completion have 5 and 4 tokens, at most 4 and 4 were ordered"),
+        ({"completion_tokens": 3}, "prompt and completion have 5 and 4 tokens, at most 5 and 3 were ordered"),
+        ({"temperature": 0.5}, "it was sampled at temperature 1, not 0.5"),
+    ],
 )
-def test_a_group_that_nobody_ordered_is_not_trained_on(changes: dict[str, int]) -> None:
+def test_a_group_that_nobody_ordered_is_not_trained_on(changes: dict[str, int], why: str) -> None:
     group = scored(rollout(ticket()))
-    assert drop_reason(group, 0, 1, ORDER, Branch(1, 0)) is None
-    assert drop_reason(group, 0, 1, dataclasses.replace(ORDER, **changes), Branch(1, 0)) == "not_as_ordered"
+    assert drop_reason(group, 0, 1, ORDER, Branch(1, 0)) is None and ORDER.misfit(group) is None
+    other = dataclasses.replace(ORDER, **changes)  # type: ignore[arg-type]
+    assert drop_reason(group, 0, 1, other, Branch(1, 0)) == "not_as_ordered" and other.misfit(group) == why
 
 
 def test_one_sequence_per_completion_that_has_tokens() -> None:
@@ -72,10 +77,26 @@ def test_one_sequence_per_completion_that_has_tokens() -> None:
     silent = rollout(ticket(), tokens=0).completions[0]
     made = dataclasses.replace(made, completions=[made.completions[0], silent, made.completions[2]])
 
-    found = sequences([scored(made), scored(rollout(ticket(), tokens=2))], [np.array([1.0, 2.0, 3.0]), np.ones(2)])
+    groups = [scored(made), scored(rollout(ticket(), tokens=2))]
+    found = sequences(groups, [np.array([1.0, 2.0, 3.0]), np.ones(2)], ORDER)
 
     assert [(len(s.completion_ids), s.advantage) for s in found] == [(4, 1.0), (4, 3.0), (2, 1.0), (2, 1.0)]
     assert all(len(s.prompt_ids) == 5 for s in found)
+
+
+def test_what_was_cut_for_its_length_may_be_left_out_of_the_loss() -> None:
+    made = rollout(ticket(), tokens=4)
+    whole = made.completions[0]
+    cut = dataclasses.replace(whole, finish="length")
+    masking = dataclasses.replace(ORDER, mask_truncated=True)
+    mixed, lost = (scored(dataclasses.replace(made, completions=rows)) for rows in ([cut, whole], [cut, cut]))
+    gains = [np.array([1.0, 2.0])]
+
+    assert [s.advantage for s in sequences([mixed], gains, ORDER)] == [1.0, 2.0]
+    assert [s.advantage for s in sequences([mixed], gains, masking)] == [2.0]
+    assert drop_reason(mixed, 0, 1, masking, Branch(1, 0)) is None
+    assert drop_reason(lost, 0, 1, masking, Branch(1, 0)) == "all_truncated"
+    assert drop_reason(lost, 0, 1, ORDER, Branch(1, 0)) is None
 
 
 def test_the_payload_is_ids_logprobs_and_text() -> None:

@@ -10,14 +10,15 @@ HEAVY = {"torch", "vllm", "transformers", "deepspeed"}
 NETWORK = {"redis"}
 LIGHT = [
     "common.config", "common.errors", "common.leases", "common.lifecycle", "common.logs", "common.models",
-    "common.problems", "common.schema", "common.server", "common.settings", "common.streams", "common.tasks",
-    "common.shadow", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker", "deploy.children",
-    "deploy.cli",
+    "common.generated", "common.problems", "common.schema", "common.server", "common.settings", "common.streams",
+    "common.tasks", "common.shadow", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker",
+    "deploy.children", "deploy.cli", "deploy.evaluation.command", "deploy.evaluation.sample",
     "deploy.queue", "deploy.run_folder", "deploy.shadow", "deploy.show",
 ]  # fmt: skip
 PURE = [
     "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",
-    "learner.metrics", "learner.channels", "learner.normalize", "learner.reliability", "common.columns", "common.auroc",
+    "learner.metrics", "learner.flops", "learner.throughput", "learner.channels", "learner.normalize",
+    "learner.reliability", "learner.round", "common.accuracy", "common.columns", "common.auroc", "common.lanes",
     "common.scores", "common.sigma",
     "common.schema", "common.settings", "common.weights",
 ]  # fmt: skip

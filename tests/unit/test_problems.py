@@ -11,7 +11,7 @@ import pytest
 
 from common import problems
 from common.errors import DataError
-from common.problems import load, numbered
+from common.problems import held_out, load, numbered, trained_on
 from common.settings import Sections
 
 GOOD = '{"question": "1 + 1 = ?", "answer": "2"}'
@@ -117,25 +117,66 @@ def test_a_limit_counts_usable_lines(tmp_path: Path) -> None:
     assert len(good) == 4 and len(bad) == 1
 
 
-FAMILIES = {"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2}, "gcd": {}}
+FAMILIES = {"chain_sum": {"min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1}, "gcd": {}}
 
 
-def generated(split: problems.Split, seed: int) -> list[str]:
+def generated(seed: int) -> dict[str, list[str]]:
+    """The questions of every part; `sums` and `more` are held out."""
     settings = sections(
         run={"seed": seed, "steps": 5},
         data={"train": "reasoning-gym", "families": FAMILIES},
         learner={"groups_per_step": 20},
-        eval={"problems": 60, "data": "reasoning-gym"},
+        eval={"problems": 400, "data": {"sums": {"source": "reasoning-gym"}, "more": "reasoning-gym"}},
         sft={"examples": 80},
         rm={"prompts": 70},
     )
-    return [problem.question for problem in load(settings, split)[0]]
+    held = {name: [problem.question for _, problem in good] for name, (good, _) in held_out(settings).items()}
+    return held | {split: [p.question for p in load(settings, split)[0]] for split in SPLITS}
+
+
+SPLITS: tuple[problems.Split, ...] = ("sft", "rm", "train")
 
 
 def test_generated_parts_share_no_question_and_evaluation_is_fixed() -> None:
-    parts = {split: generated(split, 0) for split in ("eval", "sft", "rm", "train")}
-    assert {split: len(set(part)) for split, part in parts.items()} == {"eval": 60, "sft": 80, "rm": 70, "train": 100}
-    assert len(set().union(*parts.values())) == 60 + 80 + 70 + 100
-    assert generated("eval", 1) == parts["eval"], "the held-out problems do not depend on the seed"
-    assert generated("train", 0) == parts["train"]
-    assert generated("train", 1) != parts["train"]
+    parts = generated(0)
+    assert {split: len(set(part)) for split, part in parts.items()} == {
+        "sums": 400, "more": 400, "sft": 80, "rm": 70, "train": 100,
+    }  # fmt: skip
+    assert len(set().union(*parts.values())) == 400 + 400 + 80 + 70 + 100
+    again, other = generated(0), generated(1)
+    assert again == parts
+    assert all(other[held] == parts[held] for held in ("sums", "more")), "held-out problems do not depend on the seed"
+    assert other["train"] != parts["train"]
+
+
+def test_held_out_sets_have_fields_and_families_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("nonsense\n" + f"{GOOD}\n" * 5)
+    (tmp_path / "b.jsonl").write_text('{"problem": "2 + 2 = ?", "solution": "work #### 4"}\n')
+    settings = sections(
+        data={"families": {"gcd": {}}},
+        eval={
+            "problems": 3,
+            "data": {
+                "a": str(tmp_path / "a.jsonl"),
+                "b": {"source": str(tmp_path / "b.jsonl"), "question": "problem", "answer": "solution"},
+                "sums": {"source": "reasoning-gym", "families": {"chain_sum": {}}},
+                "gcd": "reasoning-gym",
+            },
+        },
+    )
+    found = held_out(settings)
+    assert list(found) == ["a", "b", "sums", "gcd"]
+    assert [number for number, _ in found["a"][0]] == [2, 3, 4] and found["a"][1][0].number == 1
+    assert [(p.question, p.answer) for _, p in found["b"][0]] == [("2 + 2 = ?", "4")]
+    assert {p.meta["task"] for _, p in found["sums"][0]} == {"chain_sum"}
+    assert {p.meta["task"] for _, p in found["gcd"][0]} == {"gcd"}
+
+
+def test_what_is_trained_on_is_all_that_any_part_takes(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps({"question": f"{i}?", "answer": i, "work": "so"}) + "\n" for i in range(20)))
+    parts = {"model": {"policy": "p"}, "sft": {"out": "p", "examples": 4}, "reward_model": {"model": "r"}}
+    data = {"train": str(file), "solution": "work", "limit": 5}
+    settings = sections(**parts, rm={"out": "r", "prompts": 3}, data=data)
+    assert [p.answer for p in trained_on(settings)] == [str(i) for i in range(4 + 3 + 5)]
+    assert [p.answer for p in load(settings, "train")[0]] == [str(i) for i in range(7, 12)]

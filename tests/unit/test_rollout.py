@@ -49,7 +49,7 @@ def test_a_group_leaves_with_its_last_completion_in_the_tickets_order() -> None:
     random.Random(3).shuffle(arrivals)
     clock.now += 2.5
 
-    finished = [done for entry, index in arrivals if (done := groups.add(sampled(entry, index)))]
+    finished = [done for entry, index in arrivals if (done := groups.add(sampled(f"tickets/{entry}", index)))]
 
     assert sorted(d.entry for d, _ in finished) == ["a", "b"] and len(groups) == 0
     for held, rollout in finished:
@@ -62,19 +62,19 @@ def test_a_group_leaves_with_its_last_completion_in_the_tickets_order() -> None:
 def test_a_completion_that_comes_twice_counts_once() -> None:
     groups = Groups("actor-1")
     groups.start(delivery("a", 2))
-    assert groups.add(sampled("a", 0)) is None
-    assert groups.add(sampled("a", 0)) is None
-    assert groups.add(sampled("a", 1)) is not None
+    assert groups.add(sampled("tickets/a", 0)) is None
+    assert groups.add(sampled("tickets/a", 0)) is None
+    assert groups.add(sampled("tickets/a", 1)) is not None
 
 
 def test_what_was_given_up_never_leaves() -> None:
     groups = Groups("actor-1")
     held = delivery("a", 1)
     groups.start(held)
-    assert "a" in groups and groups.deliveries() == [held]
-    assert groups.give_up("a") is held
-    assert groups.give_up("a") is None
-    assert groups.add(sampled("a", 0)) is None and "a" not in groups
+    assert groups.entries("tickets") == {"a"} and groups.of("train") == [held]
+    assert groups.give_up("tickets/a") is held
+    assert groups.give_up("tickets/a") is None
+    assert groups.add(sampled("tickets/a", 0)) is None and len(groups) == 0
 
 
 @pytest.mark.parametrize("incarnation", [0, 1, 70_000])

@@ -44,7 +44,7 @@ def test_a_new_run_and_its_resumption(tmp_path: Path) -> None:
         {"actor": {"count": 3}},
         {"scorer": {"count": 5}},
         {"broker": {"memory_mb": 99}},
-        {"learner": {"threads": 2, "checkpoint_every_steps": 7}},
+        {"learner": {"threads": 2, "checkpoint_every_steps": 7, "ranks": 2, "keep_best": True}},
     ],
 )
 def test_what_does_not_decide_what_is_learned_may_change(tmp_path: Path, parts: dict[str, Any]) -> None:

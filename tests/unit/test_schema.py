@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from common import schema
 from common.errors import SchemaError
+from common.lanes import LANES
 from common.schema import Completion, DeadLetter, Message, Policy, Rollout, Scored, Ticket, pack, unpack
 from tests import make
 
@@ -37,8 +38,10 @@ logprobs32 = st.floats(-1e9, 0, width=32)
 
 @st.composite
 def tickets(draw: st.DrawFn) -> Ticket:
+    lane = draw(st.sampled_from(LANES))
     return Ticket(
         run=draw(texts),
+        lane=lane,
         id=draw(counts),
         attempt=draw(st.integers(1, 9)),
         question=draw(texts),
@@ -47,6 +50,7 @@ def tickets(draw: st.DrawFn) -> Ticket:
         prompt_ids=draw(vectors("<i4", st.integers(0, 2**31 - 1), low=1)),
         completions=draw(st.integers(1, 4)),
         temperature=draw(st.floats(0.01, 10)),
+        top_p=1.0 if lane == "train" else draw(st.floats(0, 1, exclude_min=True)),
         max_tokens=draw(st.integers(1, schema.MAX_TOKENS)),
         incarnation=draw(counts),
         step=draw(counts),
@@ -141,11 +145,13 @@ def test_every_message_comes_back_as_it_went(message: Message) -> None:
 
 SAMPLES: list[Message] = [
     make.ticket(),
+    make.ticket(lane="eval", top_p=0.95),
     make.rollout(make.ticket()),
     make.scored(make.rollout(make.ticket())),
     Policy(1, 2, "c0ffee", "/w/v1-2", [np.arange(3, dtype=np.int32)], [np.zeros(2, np.float32)]),
     DeadLetter("rollouts", 3, 1, "why", "trace", "scorer-1", b"\x00body"),
 ]
+POLICY, LETTER = SAMPLES[-2:]
 by_kind = pytest.mark.parametrize("message", SAMPLES, ids=lambda m: m.KIND)
 
 
@@ -258,6 +264,7 @@ def columns(**new: Any) -> Callable[[dict[str, Any]], None]:
 
 
 TICKET = make.ticket()
+EVAL = make.ticket(lane="eval", top_p=0.95)
 ROLLOUT = make.rollout(TICKET)
 SCORED = make.scored(ROLLOUT)
 
@@ -282,6 +289,19 @@ SCORED = make.scored(ROLLOUT)
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"s": [1, 1]}), "does not fit"),
         (TICKET, lambda b: b.update(prompt_ids=tensor([1], "<i4") | {"t": b"\x00" * 5}), "does not fit"),
         (TICKET, lambda b: b.pop("gold"), "gold is NoneType"),
+        (TICKET, lambda b: b.pop("lane"), "lane is NoneType"),
+        (TICKET, lambda b: b.update(lane="test"), "lane = 'test' is none of train, eval"),
+        (TICKET, lambda b: b.update(lane="eval:tickets"), "lane has 12 characters, the limit is 8"),
+        (TICKET, lambda b: b.update(lane=["eval"]), "lane is list"),
+        (TICKET, lambda b: b.pop("top_p"), "top_p is NoneType"),
+        (TICKET, lambda b: b.update(top_p=0.95), "of train has top_p 0.95; training takes 1 alone"),
+        (EVAL, lambda b: b.update(lane="train"), "of train has top_p 0.95; training takes 1 alone"),
+        (EVAL, lambda b: b.update(top_p=0.0), "of eval has top_p 0.0"),
+        (EVAL, lambda b: b.update(top_p=-0.5), "of eval has top_p -0.5"),
+        (EVAL, lambda b: b.update(top_p=1.0000001), "of eval has top_p 1.0000001"),
+        (EVAL, lambda b: b.update(top_p=float("nan")), "top_p = nan is not finite"),
+        (EVAL, lambda b: b.update(top_p=True), "top_p is bool"),
+        (EVAL, lambda b: b.update(top_p="0.5"), "top_p is str"),
         (ROLLOUT, lambda b: b["completions"]["texts"].pop(), "2 ordered, 1 texts"),
         (ROLLOUT, lambda b: b["completions"]["finish"].pop(), "2 ordered, 2 texts"),
         (ROLLOUT, lambda b: b.update(completions=[]), "completions is not a map"),
@@ -313,9 +333,9 @@ SCORED = make.scored(ROLLOUT)
         (SCORED, lambda b: b.update(weight=-1), "has weight -1"),
         (SCORED, lambda b: b.update(weight=1e300), "a reward over 1e+09"),
         (SCORED, lambda b: b.update(rollout=None), "scored.rollout is not a map"),
-        (SAMPLES[3], lambda b: b.update(check_logprobs=[]), "do not fit"),
-        (SAMPLES[3], lambda b: b.update(check_logprobs=[tensor([0] * 3, "<f4")]), "do not fit"),
-        (SAMPLES[4], lambda b: b.update(body="text"), "body is str"),
+        (POLICY, lambda b: b.update(check_logprobs=[]), "do not fit"),
+        (POLICY, lambda b: b.update(check_logprobs=[tensor([0] * 3, "<f4")]), "do not fit"),
+        (LETTER, lambda b: b.update(body="text"), "body is str"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_is_wrong(message: Message, change: Any, says: str) -> None:

@@ -70,18 +70,6 @@ def test_seconds_end_the_training_and_the_rate_has_fallen(folder: Path, tmp_path
     assert seen[-1][1] < 1_000_000
 
 
-def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    factors = [sft._schedule(done / 100, 0.1, 0.0) for done in range(100)]
-    assert factors[0] < factors[5] < factors[10] == pytest.approx(1.0)
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert factors[-1] < 0.02
-
-
-def test_the_learning_rate_stays_where_it_is_told_to_end() -> None:
-    assert sft._schedule(1.0, 0.1, 0.25) == pytest.approx(0.25)
-    assert {sft._schedule(done / 100, 0.1, 1.0) for done in range(10, 101)} == {1.0}
-
-
 def test_every_example_is_in_one_batch_within_the_budget() -> None:
     rng = random.Random(0)
     encoded = [([0] * rng.randint(1, 60), 0) for _ in range(500)] + [([0] * 900, 0)]

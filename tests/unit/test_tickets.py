@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.tickets import PromptOrder, capacity
+from learner.tickets import PromptOrder, capacity, most_between_commits
 
 
 @given(rows=st.integers(1, 50), seed=st.integers(0, 99), epoch=st.integers(0, 3))
@@ -47,3 +47,9 @@ def test_capacity_keeps_staleness_within_its_bound(
         worst = max(worst, step - min(batch))
     assert worst <= staleness
     assert worst == min(staleness, steps - 1), "and uses what it allows"
+
+
+def test_over_sampling_has_more_in_flight_and_never_fewer() -> None:
+    assert capacity(8, 0, 0.5) == 12
+    assert capacity(8, 1, 0.1) == 18  # 17.6
+    assert most_between_commits(8, 0, 10, 0.5) == 2 * (12 + 10 * 12)
