@@ -19,7 +19,8 @@ HeroError                   exit code 1
 ├── QueueError              13  hero queue was asked for what is not there, or could not do all of it
 ├── ShadowError             14  hero shadow was asked for a run that is not there, or a name that is taken
 ├── Diverged                15  gradients stay not finite
-└── RankLost                16  another rank of the learner is gone; its log says why
+├── RankLost                16  another rank of the learner is gone; its log says why
+└── MemoryFull              17  a micro-batch does not fit into memory; the next start takes half of it
 """
 
 from __future__ import annotations
@@ -105,3 +106,7 @@ class Diverged(HeroError):
 
 class RankLost(HeroError):
     exit_code = 16
+
+
+class MemoryFull(HeroError):
+    exit_code = 17

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from common.errors import ChildFailed
+from common.errors import ChildFailed, MemoryFull
 from deploy.processes import Processes
 
 MAX_RESTARTS = 5  # of one child within RESTART_WINDOW_S: more is no accident
@@ -63,8 +63,7 @@ class Children:
 
     def learner_ended(self) -> bool:
         """Whether it is done, or has met an error that another start would meet too; no signal ended it."""
-        code = self.exit_code("learner")
-        return code is not None and code >= 0
+        return _ended(self._children["learner"])
 
     def restart_dead(self, over: Callable[[], bool]) -> None:
         """Starts again who died; those that left because the run is `over` stay away, and a learner that ended.
@@ -74,7 +73,7 @@ class Children:
         now = time.monotonic()
         for child in self._children.values():
             code = child.processes.poll()
-            if code is None or (child.name == "learner" and code >= 0) or (code == 0 and over()):
+            if code is None or (child.name == "learner" and _ended(child)) or (code == 0 and over()):
                 continue
             if code not in KILLED:
                 child.restarts = [t for t in child.restarts if now - t < RESTART_WINDOW_S] + [now]
@@ -122,3 +121,8 @@ class Children:
             except subprocess.TimeoutExpired:
                 log.warning("did not drain in time, killed", child=child.name, seconds=DRAIN_S)
                 child.processes.kill()
+
+
+def _ended(learner: Child) -> bool:
+    code = learner.processes.poll()
+    return code is not None and code >= 0 and code != MemoryFull.exit_code  # which starts again with smaller batches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from learner.evaluation import Evaluation
 from learner.groups import Branch, drop_reason, graded, order_of, payload_bytes, sequences
 from learner.issuer import Issuer
 from learner.ledger import Ledger
+from learner.memory import fitting_budget, halved_when_full
 from learner.metrics import batch_metrics
 from learner.metrics_log import MetricsLog
 from learner.misfits import Misfits
@@ -65,9 +67,10 @@ def run(settings: Sections, url: str, run_id: str, problems: list[Problem], rank
     renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
     learner = Learner(settings, broker, team, renderer, problems, stop)
     try:
-        learner.start()
-        learner.loop()
-        learner.finish()
+        with halved_when_full(settings):
+            learner.start()
+            learner.loop()
+            learner.finish()
     finally:
         learner.close()
     return 0
@@ -77,13 +80,14 @@ def run_with_others(settings: Sections, ranks: Ranks) -> int:
     """Every other rank: does its part until rank 0 has ended; returns the exit code."""
     stop_on_signals(DRAIN_S, ranks.stop)
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    follow(_policy(settings, model), ranks)
+    with halved_when_full(settings):
+        follow(_policy(settings, model), ranks)
     return 0
 
 
 def _policy(settings: Sections, model: Path) -> Policy:
     torch.set_num_threads(settings.learner.threads)
-    return Policy(model, policy_options(settings))
+    return Policy(model, replace(policy_options(settings), micro_batch_tokens=fitting_budget(settings)))
 
 
 class Learner:

@@ -70,6 +70,12 @@ BENCHES = {
         "CPU-seconds for 1,000 actors and 100 steps / 120 (to simulate: python -m tests.bench.simulate --help)",
     ),
     "ranks": Bench("ranks", 3, False, "wall time of a step with two learner ranks / with one; <= 1.2 on two cores"),
+    "over_sampling": Bench(
+        "over_sampling",
+        5,
+        False,
+        "wall time of a step with over-sampling / without, no staleness allowed, and its bias; <= 1",
+    ),
     "packing": Bench("packing", 4, False, "learner step with packed sequences / with padded rows, CPU-seconds; <= 1"),
     "padding": Bench(
         "padding", 0.2, False, "padding / all computed tokens on GSM8K lengths (their file: see there); <= 0.05 packed"

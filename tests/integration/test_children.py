@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ChildFailed, RankLost
+from common.errors import ChildFailed, MemoryFull, RankLost
 from deploy import children, processes
-from deploy.children import Children
+from deploy.children import Child, Children
 from deploy.processes import Processes
 from tests.small_disk import SmallDisk
 from tests.until import until
@@ -92,6 +92,20 @@ def test_the_rank_that_ended_all_is_blamed(
     job = ranks(logs, *codes)
     until(lambda: job.poll() is not None, "end of all ranks", seconds=60)
     assert (job.blame(), job.poll()) == (blamed, code)
+
+
+@pytest.mark.parametrize(("code", "ended"), [(0, True), (8, True), (MemoryFull.exit_code, False)])
+def test_a_learner_out_of_memory_starts_again_and_one_with_another_error_does_not(
+    logs: Path, code: int, ended: bool
+) -> None:
+    running = Children(logs)
+    command = [sys.executable, "-c", f"raise SystemExit({code})"]
+    job = Processes(command, 1, None, [logs / "learner.log"])
+    running._children["learner"] = Child("learner", command, 1, None, [logs / "learner.log"], job)
+    until(lambda: job.poll() == code, "end of the learner")
+    assert running.learner_ended() == ended
+    running.restart_dead(lambda: False)
+    assert (running._children["learner"].processes is job) == ended
 
 
 def test_ranks_that_were_all_killed_by_us(logs: Path) -> None:
