@@ -83,6 +83,12 @@ BENCHES = {
     "logsoftmax_memory": Bench(
         "logsoftmax_memory", 1, True, "peak memory of log-probabilities by chunks / of log_softmax as a whole; <= 0.4"
     ),
+    "gpu_shapes": Bench(
+        "gpu_shapes",
+        20,
+        False,
+        "on a GPU: target MFU / the learner's, 1.7 and 4 B parameters at 2k, 8k, 16k tokens; <= 1",
+    ),
     "sigma": Bench(
         "sigma", 1, True, "mean relative change of w by the order of groups and stale reads (SIGMA_RUN); <= 0.1"
     ),
