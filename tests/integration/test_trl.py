@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,17 @@ def hero(settings: Sections) -> Iterator[HeroReward]:
         yield reward
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """A trainer leaves a launcher's variables behind, with which a learner would look for other ranks."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("own_environment")
 def test_a_trainer_trains_on_the_rewards_and_keeps_the_weight(
     settings: Sections, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
