@@ -476,7 +476,7 @@ def groups() -> list[Sequence]:
         (2, LossOptions(objective="cispo", correction="none")),
         (3, LossOptions(correction="icepop", kl_coefficient=0.1)),
     ],
-    ids=str,
+    ids=["ppo", "gspo", "cispo", "icepop"],
 )
 @pytest.mark.parametrize("tokens", [10_000, 120, 60])
 def test_shared_prompts_change_no_gradient_and_no_metric(
@@ -495,7 +495,8 @@ def test_shared_prompts_change_no_gradient_and_no_metric(
     assert alone.metrics.pop("shared_prompt_share") == 0.0
     for changed in ("micro_batches", "padding_share", "attention_padding_share"):
         del shared.metrics[changed], alone.metrics[changed]
-    assert shared.metrics == pytest.approx(alone.metrics, rel=1e-4, abs=1e-6)
+    assert shared.metrics.pop("ratio_histogram") == alone.metrics.pop("ratio_histogram")
+    assert shared.metrics == pytest.approx(alone.metrics, rel=1e-5, abs=1e-6)
 
 
 def test_the_entropy_bonus_is_the_gradient_of_the_entropy(model_folder: Path) -> None:
