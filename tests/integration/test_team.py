@@ -91,8 +91,8 @@ def test_two_ranks_make_what_one_makes(one: Found, two: Found, scenario: str, st
             "ratio_histogram",
         ):
             assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
-    first = ours["metrics"][0]["shared_prompt_share"]
-    assert 0.05 < first <= theirs["metrics"][0]["shared_prompt_share"] + 1e-9, "prompts are shared on each rank"
+    shares = [found["metrics"][0]["shared_prompt_share"] for found in (ours, theirs)]
+    assert shares[0] > 0.7 * shares[1] > 0.05, "prompts stay together"
 
 
 @pytest.mark.parametrize("stage", STAGES)
