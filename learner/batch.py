@@ -1,8 +1,9 @@
-"""Sequences to micro-batches: like lengths together, under a budget of tokens, packed into one row or padded.
+"""Sequences to micro-batches under a budget of tokens: packed into one row, or like lengths together and padded.
 
-Packed, sequences lie end to end and none is padding; the attention keeps them apart (`learner.attention`). Padded,
-each has a row. There is no attention mask then: padding stands to the right, so under a causal mask no real token
-ever sees it. Either way only the positions that predict completion tokens leave the micro-batch.
+Packed, sequences lie end to end, none is padding, and a prompt of several is there once (`learner.rows`); the attention
+keeps them apart (`learner.attention`). Padded, each has a row. There is no attention mask then: padding stands to the
+right, so under a causal mask no real token ever sees it. Either way only the positions that predict completion tokens
+leave the micro-batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_NOT_WORTH_PACKING = 0.02  # of padding: taking attention apart costs a small model 3 %, a large one less than 1 %
+from learner.rows import Row
+from learner.runs import by_prompt, end_to_end, evened, in_rows, shared_with_last
+
+_NOT_WORTH_PACKING = 0.02  # of the tokens: taking attention apart costs a small model 3 %, a large one less than 1 %
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Sequence:
         """Tokens that are fed to the model: all but the last, which is only predicted."""
         return len(self.prompt_ids) + len(self.completion_ids) - 1
 
+    @property
+    def prompt(self) -> bytes:
+        """Equal where prompts are."""
+        return self.prompt_ids.astype(np.int64).tobytes()
+
 
 EMPTY = np.zeros(0, np.float32)
 
@@ -54,19 +63,20 @@ EMPTY = np.zeros(0, np.float32)
 class MicroBatch:
     """S sequences with T completion tokens in all; flat arrays hold sequence after sequence.
 
-    Padded, B = S rows as wide as the longest; packed, B = 1 row of all their tokens.
+    Padded, B = S rows as wide as the longest; packed, B = 1 row of all their tokens, shared prompts once.
     """
 
     indices: npt.NDArray[np.int64]
     """[S], places of the sequences in the list that was batched."""
     input_ids: npt.NDArray[np.int64]
     """[B, L]"""
-    segments: npt.NDArray[np.int64] | None
-    """[S], tokens of each sequence in the packed row; None when padded."""
+    row: Row | None
+    """How the sequences lie in a packed row; None when padded."""
     lengths: npt.NDArray[np.int64]
     """[S], completion tokens of each sequence; they sum to T."""
     positions: npt.NDArray[np.int64]
-    """[T], places in the flattened [B * L] input whose output predicts the targets."""
+    """[T], places in the flattened [B * L] input whose output predicts the targets; the last token of a shared prompt
+    predicts several."""
     targets: npt.NDArray[np.int64]
     """[T], completion tokens."""
     behaviour: npt.NDArray[np.float32]
@@ -75,14 +85,17 @@ class MicroBatch:
     """[T]"""
     real_tokens: int
     """Tokens of `input_ids` that are not padding."""
+    sequence_tokens: int
+    """Tokens of all sequences, each with its whole prompt."""
 
 
 def micro_batches(sequences: SequenceOf[Sequence], token_budget: int, *, packed: bool = False) -> list[MicroBatch]:
-    """Batches with B * L <= `token_budget`, as few as possible, longest sequences first; same input, same batches.
+    """Batches with B * L <= `token_budget`, as few as possible, largest first; same input, same batches.
 
-    Longest first, so a batch that does not fit into memory fails at once and not at the end of a step. A sequence
+    Largest first, so a batch that does not fit into memory fails at once and not at the end of a step. A sequence
     longer than the budget gets a micro-batch of its own. They are about equal in size, so that none is a leftover.
-    With `packed`, those whose rows would hardly be padded are not packed. Raises ValueError without sequences.
+    With `packed`, sequences of one prompt are neighbours; where a cut comes between them, both batches have the prompt.
+    Batches whose padded rows would hardly be more tokens are not packed. Raises ValueError without sequences.
     """
     if not sequences:
         raise ValueError("no sequences to batch; wait for a scored group")
@@ -90,55 +103,39 @@ def micro_batches(sequences: SequenceOf[Sequence], token_budget: int, *, packed:
         raise ValueError(f"token_budget = {token_budget}; it counts tokens, 8192 is usual")
     # sorted() is stable, so equal lengths keep their order and the result does not depend on a hash.
     order = sorted(range(len(sequences)), key=lambda index: -sequences[index].width)
+    if not packed:
+        widths = [sequences[index].width for index in order]
+        return [_pad(sequences, order[run]) for run in evened(lambda limit: in_rows(widths, limit), token_budget)]
+    prompts = [sequence.prompt for sequence in sequences]
+    order = [index for group in by_prompt(order, prompts) for index in group]
     widths = [sequences[index].width for index in order]
+    shared = shared_with_last(order, prompts, [len(sequence.prompt_ids) for sequence in sequences])
     result = []
-    for run in _balanced_runs(widths, token_budget, packed):
-        lay_out = _pack if packed and _is_worth_packing(widths[run], token_budget) else _pad
-        result.append(lay_out(sequences, order[run]))
-    return result
+    for run in evened(lambda limit: end_to_end(widths, shared, limit), token_budget):
+        row = Row(np.array(widths[run]), np.array([0, *shared[run][1:]]))
+        worth = _is_worth_packing(row, token_budget)
+        result.append(_pack(sequences, order[run], row) if worth else _pad(sequences, order[run]))
+    return sorted(result, key=lambda batch: -batch.sequence_tokens)
 
 
-def _is_worth_packing(widths: list[int], budget: int) -> bool:
-    rows = len(widths) * widths[0]
-    return rows > budget or sum(widths) < (1 - _NOT_WORTH_PACKING) * rows
-
-
-def _balanced_runs(widths: list[int], budget: int, packed: bool) -> list[slice]:
-    """Runs of `widths`, which fall: as few as fit `budget`, the largest of them as small as that number allows."""
-    runs = _runs(widths, budget, packed)
-    too_small, enough = 0, budget
-    while enough - too_small > 1:
-        middle = (too_small + enough) // 2
-        tried = _runs(widths, middle, packed)
-        if len(tried) > len(runs):
-            too_small = middle
-        else:
-            runs, enough = tried, middle
-    return runs
-
-
-def _runs(widths: list[int], budget: int, packed: bool) -> list[slice]:
-    runs, start, tokens = [], 0, 0
-    for end, width in enumerate(widths):
-        tokens = tokens + width if packed else (end - start + 1) * widths[start]
-        if tokens > budget and end > start:
-            runs.append(slice(start, end))
-            start, tokens = end, width
-    return [*runs, slice(start, len(widths))]
+def _is_worth_packing(row: Row, budget: int) -> bool:
+    rows = len(row.widths) * int(row.widths.max())
+    return rows > budget or int(row.own.sum()) < (1 - _NOT_WORTH_PACKING) * rows
 
 
 def _pad(sequences: SequenceOf[Sequence], indices: list[int]) -> MicroBatch:
-    width = sequences[indices[0]].width
-    input_ids = np.zeros((len(indices), width), dtype=np.int64)
-    for row, index in zip(input_ids, indices, strict=True):
-        row[: sequences[index].width] = _fed(sequences[index])
-    return _micro_batch(sequences, indices, input_ids, np.arange(len(indices)) * width, None)
+    widths = [sequences[index].width for index in indices]
+    input_ids = np.zeros((len(indices), max(widths)), dtype=np.int64)
+    for tokens, index in zip(input_ids, indices, strict=True):
+        tokens[: sequences[index].width] = _fed(sequences[index])
+    places = [np.arange(width) + start * max(widths) for start, width in enumerate(widths)]
+    return _micro_batch(sequences, indices, input_ids, places, None)
 
 
-def _pack(sequences: SequenceOf[Sequence], indices: list[int]) -> MicroBatch:
-    input_ids = np.concatenate([_fed(sequences[index]) for index in indices])[None]
-    segments = np.array([sequences[index].width for index in indices], dtype=np.int64)
-    return _micro_batch(sequences, indices, input_ids, np.cumsum(segments) - segments, segments)
+def _pack(sequences: SequenceOf[Sequence], indices: list[int], row: Row) -> MicroBatch:
+    own = [_fed(sequences[index])[shared:] for index, shared in zip(indices, row.shared, strict=True)]
+    places = np.split(row.places, np.cumsum(row.widths)[:-1])
+    return _micro_batch(sequences, indices, np.concatenate(own)[None], places, row)
 
 
 def _fed(sequence: Sequence) -> npt.NDArray[np.int64]:
@@ -149,26 +146,24 @@ def _micro_batch(
     sequences: SequenceOf[Sequence],
     indices: list[int],
     input_ids: npt.NDArray[np.int64],
-    starts: npt.NDArray[np.int64],
-    segments: npt.NDArray[np.int64] | None,
+    places: SequenceOf[npt.NDArray[np.int64]],
+    row: Row | None,
 ) -> MicroBatch:
-    """`starts` [S]: where each sequence begins in the flattened `input_ids`."""
+    """`places`: of each sequence's tokens in the flattened `input_ids`."""
     chosen = [sequences[index] for index in indices]
     lengths = np.array([len(sequence.completion_ids) for sequence in chosen], dtype=np.int64)
-    positions = [
-        np.arange(len(sequence.prompt_ids) - 1, sequence.width) + start
-        for sequence, start in zip(chosen, starts, strict=True)
-    ]
+    tokens = sum(sequence.width for sequence in chosen)
     return MicroBatch(
         indices=np.array(indices, dtype=np.int64),
         input_ids=input_ids,
-        segments=segments,
+        row=row,
         lengths=lengths,
-        positions=np.concatenate(positions),
+        positions=np.concatenate([own[-length:] for own, length in zip(places, lengths, strict=True)]),
         targets=np.concatenate([sequence.completion_ids for sequence in chosen]).astype(np.int64),
         behaviour=np.concatenate([sequence.behaviour for sequence in chosen]).astype(np.float32),
         advantages=np.repeat([sequence.advantage for sequence in chosen], lengths).astype(np.float32),
-        real_tokens=sum(sequence.width for sequence in chosen),
+        real_tokens=tokens if row is None else input_ids.size,
+        sequence_tokens=tokens,
     )
 
 
@@ -181,8 +176,8 @@ def _empty(packed: bool) -> MicroBatch:
     """Two tokens of input, so that every layer runs forward and backward, and T = 0: its gradient is zero."""
     none = np.empty(0, dtype=np.int64)
     input_ids = np.zeros((1, 2), dtype=np.int64)
-    segments = np.array([2], dtype=np.int64) if packed else None
-    return MicroBatch(none, input_ids, segments, none, none, none, EMPTY, EMPTY, real_tokens=0)
+    row = Row(np.array([2]), np.array([0])) if packed else None
+    return MicroBatch(none, input_ids, row, none, none, none, EMPTY, EMPTY, real_tokens=0, sequence_tokens=0)
 
 
 def by_sequence(

@@ -91,9 +91,14 @@ def flops_per_token(shape: Shape, context: float, passes: int = FORWARD_AND_BACK
     return passes * (products + attention)
 
 
-def batch_flops(shape: Shape, sequences: Iterable[tuple[int, int]], passes: int = FORWARD_AND_BACKWARD) -> float:
-    """FLOPs for sequences of (tokens that are fed, completion tokens): logits are for the completion's alone."""
-    total = 0.0
+def batch_flops(
+    shape: Shape, sequences: Iterable[tuple[int, int]], passes: int = FORWARD_AND_BACKWARD, shared: float = 0
+) -> float:
+    """FLOPs for sequences of (tokens that are fed, completion tokens): logits are for the completion's alone.
+
+    `shared` tokens are in several sequences and pass the layers in one of them; attention computes them in each.
+    """
+    total = -passes * 2.0 * shape.layers * shape.layer_weights * shared
     for width, completion in sequences:
         total += width * flops_per_token(shape, width, passes)
         total -= passes * 2 * shape.head_weights * (width - completion)

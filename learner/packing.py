@@ -9,10 +9,11 @@ import structlog
 import torch
 
 from learner.attention import NAME, Segments
+from learner.rows import Row
 
 log = structlog.get_logger(__name__)
 
-_WIDTHS = np.array([9, 7, 4])
+_ROW = Row(widths=np.array([9, 7, 4]), shared=np.array([0, 5, 0]))
 _TOLERANCE = 1e-3  # of what attention across sequences changes; float32 rounds to 1e-7 of it
 _COARSE_TOLERANCE = 0.1  # bfloat16 rounds to 1e-2 of it, a layer that mixes sequences changes all of it
 
@@ -53,18 +54,19 @@ def _obstacle(model: Any) -> str:
 
 @torch.no_grad()
 def _difference(model: Any) -> str:
-    """How a few packed sequences differ from single ones, or nothing; leaves our attention in the model."""
+    """How packed sequences, two of one prompt, differ from single ones, or nothing; leaves the model our attention."""
     weight = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(weight.shape[0], (1, int(_WIDTHS.sum())), generator=generator).to(weight.device)
-    parts = tokens.split(_WIDTHS.tolist(), dim=1)
+    tokens = torch.randint(weight.shape[0], (1, int(_ROW.own.sum())), generator=generator).to(weight.device)
+    places = torch.from_numpy(_ROW.places).to(weight.device)
+    parts = tokens[:, places].split(_ROW.widths.tolist(), dim=1)
     single = torch.cat([model(input_ids=part, use_cache=False).logits for part in parts], dim=1).float()
     model.set_attn_implementation(NAME)
-    segments = Segments.of(_WIDTHS, weight.device)
+    segments = Segments.of(_ROW, weight.device)
 
     def distance(borders: Segments | None) -> float:
         row = {"input_ids": tokens, "position_ids": segments.position_ids, "segments": borders}
-        logits = model(**row, use_cache=False).logits.float()
+        logits = model(**row, use_cache=False).logits[:, places].float()
         return float((logits - single).square().mean().sqrt())
 
     apart, together = distance(segments), distance(None)

@@ -13,7 +13,7 @@ _LIKE = 0.9  # at most a tenth of an attention is padding, half of that on avera
 
 
 def like_widths(widths: npt.NDArray[np.int64]) -> list[slice]:
-    """Neighbours of a packed row whose attention is computed together, each padded to the widest of its run."""
+    """Neighbours of some in order whose attention is computed together, each padded to the widest of its run."""
     runs, first, least, most = [], 0, int(widths[0]), int(widths[0])
     for place, width in enumerate(widths.tolist()):
         least, most = min(least, width), max(most, width)
@@ -31,13 +31,13 @@ def padding_share(batches: Iterable[MicroBatch]) -> float:
 
 
 def attention_padding_share(batches: Iterable[MicroBatch]) -> float:
-    """The same share of the tokens that attention computes, where packed sequences are padded among their likes."""
+    """The same share of what attention computes: whole sequences, the packed ones padded among their likes."""
     batches = list(batches)
-    return 1.0 - sum(batch.real_tokens for batch in batches) / sum(map(_attended, batches))
+    return 1.0 - sum(batch.sequence_tokens for batch in batches) / sum(map(_attended, batches))
 
 
 def _attended(batch: MicroBatch) -> int:
-    if batch.segments is None:
+    if batch.row is None:
         return batch.input_ids.size
-    runs = [batch.segments[run] for run in like_widths(batch.segments)]
-    return sum(len(run) * int(run.max()) for run in runs)
+    widths = -np.sort(-batch.row.widths)
+    return sum(len(widths[run]) * int(widths[run][0]) for run in like_widths(widths))

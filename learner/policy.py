@@ -47,7 +47,8 @@ class StepResult:
 
     metrics: dict[str, float | list[int]]
     """As `learner.loss_metrics.summarize`, and grad_norm (before clipping), lr, sequences, micro_batches,
-    padding_share, attention_padding_share. What is not finite is left out, so that every log can hold it."""
+    padding_share, attention_padding_share, shared_prompt_share (of all ranks: what of their sequences' tokens was not
+    computed, since another sequence has the same prompt). What is not finite is left out: so every log can hold it."""
     seconds: dict[str, float]
     """Wall time by part: proximal, forward, backward, optimizer."""
     applied: int
@@ -109,6 +110,11 @@ class Policy:
         device = self._engine.device
         return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
+    @property
+    def packs(self) -> bool:
+        """Whether sequences are packed, and shared prompts computed once."""
+        return self._module.packs
+
     # Training
 
     def step(
@@ -137,13 +143,16 @@ class Policy:
             batches.extend(mini_batches)
         metrics = summarize(distributed.combine(add(sums)))
         metrics["loss"] /= len(sums)
+        tokens = [sum(batch.real_tokens for batch in batches), sum(batch.sequence_tokens for batch in batches)]
+        count, computed, whole = distributed.total([len(sequences), *tokens], self._engine.device)
         metrics |= {
             "grad_norm": sum(norms) / len(norms),
             "lr": self._steps.rate(max(0, self._steps.applied - 1)),
-            "sequences": distributed.total([float(len(sequences))], self._engine.device)[0],
+            "sequences": float(count),
             "micro_batches": float(len(batches)),
             "padding_share": padding_share(batches),
             "attention_padding_share": attention_padding_share(batches),
+            "shared_prompt_share": 1.0 - computed / whole,
         }
         finite = {name: value for name, value in metrics.items() if np.isfinite(value).all()}
         return StepResult(finite, clock.seconds, self._steps.applied - before[0], self._steps.skipped - before[1])
@@ -199,7 +208,7 @@ class Policy:
             torch.from_numpy(batch.positions).to(device),
             torch.from_numpy(batch.targets).to(device),
             temperature,
-            None if batch.segments is None else Segments.of(batch.segments, device),
+            None if batch.row is None else Segments.of(batch.row, device),
         )
         return result
 

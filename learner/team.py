@@ -102,7 +102,7 @@ class Team:
         return folder
 
     def _shared(self, sequences: SequenceOf[Sequence], mini_steps: int) -> list[tuple[Share, list[Sequence]]]:
-        shares = share_out([sequence.width for sequence in sequences], mini_steps, self._ranks.count)
+        shares = share_out(sequences, mini_steps, self._ranks.count, packed=self._policy.packs)
         return [(share, [sequences[place] for place in share.places]) for share in shares]
 
     def _together(self, order: str, parts: SequenceOf[Message]) -> list[Any]:

@@ -32,11 +32,15 @@ class Throughput:
                 "no mfu in the metrics: a peak is known for bfloat16 on some GPUs", device=device, dtype=options.dtype
             )
 
-    def metrics(self, sequences: SequenceOf[Sequence], seconds: float) -> dict[str, float]:
-        """Of a step on `sequences`, those of all ranks: `tokens_per_second`, prompts included, and `mfu` if known."""
+    def metrics(self, sequences: SequenceOf[Sequence], seconds: float, shared: float) -> dict[str, float]:
+        """Of a step on `sequences`, those of all ranks: `tokens_per_second`, prompts included, and `mfu` if known.
+
+        `shared` is the share of the tokens that was not computed (`shared_prompt_share`); it counts in the first alone.
+        """
         tokens = sum(sequence.width for sequence in sequences)
         found = {"tokens_per_second": tokens / seconds}
         if self._shape is not None and self._peak is not None:
             sizes = ((sequence.width, len(sequence.completion_ids)) for sequence in sequences)
-            found["mfu"] = batch_flops(self._shape, sizes, self._passes) / (seconds * self._peak * self._ranks)
+            flops = batch_flops(self._shape, sizes, self._passes, shared * tokens)
+            found["mfu"] = flops / (seconds * self._peak * self._ranks)
         return found

@@ -250,7 +250,8 @@ class Learner:
         trained_on = sequences(groups, gains, self._order)
         result = self._policy.step(trained_on, self._settings.sampling.temperature)
         trained = time.monotonic()
-        metrics = batch_metrics(groups, gains, self._step) | self._throughput.metrics(trained_on, trained - started)
+        metrics = batch_metrics(groups, gains, self._step) | result.metrics
+        metrics |= self._throughput.metrics(trained_on, trained - started, metrics["shared_prompt_share"])
         metrics |= {"rm_auroc_running": self._gate.mean, "gated_group_share": float(np.mean(silenced))}
         self._scores.trained(metrics["accuracy"])
         self._step += 1
@@ -269,7 +270,7 @@ class Learner:
             "publish": time.monotonic() - published,
             "checkpoint": self._committer.take_seconds(),  # of the commits since the last line
         }
-        metrics |= result.metrics | self._skips.counts
+        metrics |= self._skips.counts
         self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, self._ledger))
 
     def _log_group(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from common.errors import DiskFull
@@ -32,14 +33,16 @@ RANKS = 2
 
 
 def sequences(count: int, seed: int) -> list[Sequence]:
+    """Four of them to a prompt."""
     generator = np.random.default_rng(seed)
+    prompts = [generator.integers(0, VOCABULARY, int(generator.integers(1, 25))) for _ in range(0, count, 4)]
 
-    def one() -> Sequence:
-        prompt, completion = (generator.integers(0, VOCABULARY, int(generator.integers(1, 25))) for _ in range(2))
+    def one(prompt: npt.NDArray[np.int64]) -> Sequence:
+        completion = generator.integers(0, VOCABULARY, int(generator.integers(1, 25)))
         behaviour = generator.normal(-np.log(VOCABULARY), 0.3, len(completion)).astype(np.float32)
         return Sequence(prompt, completion, behaviour, float(generator.normal()))
 
-    return [one() for _ in range(count)]
+    return [one(prompts[place // 4]) for place in range(count)]
 
 
 BATCHES = [sequences(24, 1), sequences(3, 2), sequences(1, 3)]

@@ -32,13 +32,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sequences(count: int = 24, seed: int = 0) -> list[Sequence]:
+    """Most of them in groups of five that have a prompt in common."""
     generator = np.random.default_rng(seed)
-    result = []
-    for _ in range(count):
+    result: list[Sequence] = []
+    for place in range(count):
         length = int(generator.integers(1, 30))
+        prompt = generator.integers(0, VOCABULARY, int(generator.integers(1, 15)))
         result.append(
             Sequence(
-                generator.integers(0, VOCABULARY, int(generator.integers(1, 15))),
+                result[-1].prompt_ids if place % 8 in (1, 2, 3, 4) else prompt,
                 generator.integers(0, VOCABULARY, length),
                 generator.normal(-np.log(VOCABULARY), 0.3, length).astype(np.float32),
                 float(generator.normal()),
@@ -113,6 +115,8 @@ def test_steps_equal_plain_torch(model_folder: Path, stage: int, normalization: 
     assert result.metrics["micro_batches"] > 2
     assert (result.metrics["padding_share"] < 0.02) == (packing == "auto")
     assert 0.0 < result.metrics["attention_padding_share"] < 0.2
+    assert (0.1 < result.metrics["shared_prompt_share"] < 0.3) == (packing == "auto")
+    assert packing == "auto" or result.metrics["shared_prompt_share"] == 0.0
     assert set(result.seconds) == {"proximal", "forward", "backward", "optimizer"}
 
 
@@ -432,13 +436,67 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused(model_folder: Path)
         Policy(model_folder, PolicyOptions(lora_rank=4, lora_targets=("nope",)))
 
 
-def after_a_step(model_folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+def after_a_step(
+    model_folder: Path, batch: list[Sequence] | None = None, micro_batch_tokens: int = 150, **options: Any
+) -> dict[str, torch.Tensor]:
     """Weights less their gradients: as long as those is a step of Adam whose eps is as large as its learning rate."""
-    policy = Policy(model_folder, PolicyOptions(lr=1e8, micro_batch_tokens=150, max_grad_norm=1e6, **options))
+    return gradient_step(model_folder, batch or sequences(), micro_batch_tokens, **options)[0]
+
+
+def gradient_step(
+    model_folder: Path, batch: list[Sequence], micro_batch_tokens: int, **options: Any
+) -> tuple[dict[str, torch.Tensor], StepResult]:
+    chosen = PolicyOptions(lr=1e8, micro_batch_tokens=micro_batch_tokens, max_grad_norm=1e6, **options)
+    policy = Policy(model_folder, chosen)
     for group in policy._engine.optimizer.param_groups:
         group["eps"] = 1e8
-    policy.step(sequences(), TEMPERATURE)
-    return weights(policy)
+    result = policy.step(batch, TEMPERATURE)
+    return weights(policy), result
+
+
+def groups() -> list[Sequence]:
+    """Uneven completions, some of one token, prompts of one token, and a prompt that two groups have, in turns."""
+    generator = np.random.default_rng(5)
+    shape = {14: [29, 1, 4, 17, 22, 9, 30, 13], 1: [1, 1, 8, 25], 9: [3], 20: [1, 1, 2], 31: [12, 6]}
+    found = []
+    for tokens, completions in shape.items():
+        prompt = generator.integers(0, VOCABULARY, tokens)
+        for length in completions:
+            behaviour = generator.normal(-np.log(VOCABULARY), 0.3, length).astype(np.float32)
+            completion = generator.integers(0, VOCABULARY, length)
+            found.append(Sequence(prompt.copy(), completion, behaviour, float(generator.normal())))
+    return [found[place] for place in generator.permutation(len(found))]
+
+
+@pytest.mark.parametrize(
+    ("stage", "loss"),
+    [
+        (0, LossOptions(kl_coefficient=0.1, entropy_coefficient=0.5)),
+        (1, LossOptions(objective="gspo", sequence_mask="geometric", mask_low=0.7, mask_high=1.3)),
+        (2, LossOptions(objective="cispo", correction="none")),
+        (3, LossOptions(correction="icepop", kl_coefficient=0.1)),
+    ],
+    ids=["ppo", "gspo", "cispo", "icepop"],
+)
+@pytest.mark.parametrize("tokens", [10_000, 120, 60])
+def test_shared_prompts_change_no_gradient_and_no_metric(
+    model_folder: Path, stage: int, loss: LossOptions, tokens: int
+) -> None:
+    """Against rows of their own, one to a micro-batch. Of 120 tokens and less, groups are split."""
+    theirs, alone = gradient_step(model_folder, groups(), 1, packing="off", zero_stage=stage, loss=loss)
+    ours, shared = gradient_step(model_folder, groups(), tokens, zero_stage=stage, loss=loss)
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=0)
+    widths = sum(sequence.width for sequence in groups())
+    once = sum({bytes(s.prompt): len(s.prompt_ids) for s in groups()}.values())
+    least = 1 - (once + sum(len(s.completion_ids) - 1 for s in groups())) / widths
+    share = shared.metrics.pop("shared_prompt_share")
+    assert share == pytest.approx(least) if tokens == 10_000 else 0.1 < share < least
+    assert alone.metrics.pop("shared_prompt_share") == 0.0
+    for changed in ("micro_batches", "padding_share", "attention_padding_share"):
+        del shared.metrics[changed], alone.metrics[changed]
+    assert shared.metrics.pop("ratio_histogram") == alone.metrics.pop("ratio_histogram")
+    assert shared.metrics == pytest.approx(alone.metrics, rel=1e-5, abs=1e-6)
 
 
 def test_the_entropy_bonus_is_the_gradient_of_the_entropy(model_folder: Path) -> None:

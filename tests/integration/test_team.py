@@ -91,6 +91,8 @@ def test_two_ranks_make_what_one_makes(one: Found, two: Found, scenario: str, st
             "ratio_histogram",
         ):
             assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
+    shares = [found["metrics"][0]["shared_prompt_share"] for found in (ours, theirs)]
+    assert shares[0] > 0.7 * shares[1] > 0.05, "prompts stay together"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -25,10 +25,12 @@ from transformers import (
     Qwen3MoeConfig,
     StableLmConfig,
 )
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from learner.attention import NAME, Segments
 from learner.batch import MicroBatch, Sequence, micro_batches
 from learner.logprobs import CompletionLogprobs
+from learner.rows import Row
 
 VOCABULARY = 97
 TEMPERATURE = 0.8
@@ -71,19 +73,26 @@ def model(config: PretrainedConfig) -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def sequences(count: int = 9, longest: int = 30) -> list[Sequence]:
+BUDGET = 100
+COMPLETIONS = {17: [30, 1, 12, 7, 25, 3, 28], 1: [1, 1, 9, 20], 29: [28, 2], 6: [5], 23: [11], 4: [1], 12: [18]}
+"""By prompt tokens. The first are more than a budget, so they are split; one-token completions add no token."""
+
+
+def sequences() -> list[Sequence]:
+    """Shuffled, so that equal prompts are in different places."""
     rng = np.random.default_rng(1)
     result = []
-    for _ in range(count):
-        prompt, completion = rng.integers(1, longest, 2)
-        ids = rng.integers(3, VOCABULARY, prompt + completion)
-        result.append(Sequence(ids[:prompt], ids[prompt:], rng.normal(size=completion), float(rng.normal())))
-    return result
+    for tokens, completions in COMPLETIONS.items():
+        prompt = rng.integers(3, VOCABULARY, tokens)
+        for length in completions:
+            completion = rng.integers(3, VOCABULARY, length)
+            result.append(Sequence(prompt.copy(), completion, rng.normal(size=length), float(rng.normal())))
+    return [result[place] for place in rng.permutation(len(result))]
 
 
 def run(module: CompletionLogprobs, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
     ids, positions, targets = (torch.from_numpy(x) for x in (batch.input_ids, batch.positions, batch.targets))
-    segments = None if batch.segments is None else Segments.of(batch.segments, ids.device)
+    segments = None if batch.row is None else Segments.of(batch.row, ids.device)
     result: tuple[torch.Tensor, torch.Tensor] = module(ids, positions, targets, TEMPERATURE, segments)
     return result
 
@@ -112,8 +121,10 @@ def gradients(module: Any) -> torch.Tensor:
 
 def assert_the_same(module: CompletionLogprobs, plain: Any, packed: bool) -> None:
     given = sequences()
-    batches = micro_batches(given, 100, packed=packed)
+    batches = micro_batches(given, BUDGET, packed=packed)
     assert len(batches) > 2 and any(len(batch.indices) > 2 for batch in batches)
+    split = [any(len(given[i].prompt_ids) == 17 for i in batch.indices) for batch in batches]
+    assert sum(split) > 1 and any(batch.sequence_tokens > batch.real_tokens for batch in batches) == packed
     for batch in batches:
         logprobs, entropy = run(module, batch)
         loss(logprobs, entropy, torch.from_numpy(batch.advantages)).backward()
@@ -149,6 +160,20 @@ def test_a_model_that_cannot_be_packed_is_padded_and_the_log_says_why(family: st
     assert_the_same(module, plain, packed=False)
 
 
+def test_a_model_that_cannot_share_a_prompt_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts positions from each 0 on, which is right for sequences that lie end to end with all their tokens."""
+    rotary = LlamaRotaryEmbedding.forward
+
+    def counted(self: Any, x: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        places = torch.arange(position_ids.shape[1])[None]
+        return rotary(self, x, places - torch.where(position_ids == 0, places, 0).cummax(1).values)
+
+    monkeypatch.setattr(LlamaRotaryEmbedding, "forward", counted)
+    assert not CompletionLogprobs(model(LlamaConfig(**SHAPE))).packs
+    monkeypatch.setattr("learner.packing._ROW", Row(np.array([9, 7, 4]), np.array([0, 0, 0])))
+    assert CompletionLogprobs(model(LlamaConfig(**SHAPE))).packs
+
+
 def test_packing_can_be_turned_off() -> None:
     module = CompletionLogprobs(model(PACKED["llama"]), packing="off")
     assert not module.packs
@@ -181,7 +206,7 @@ def test_bfloat16_packs_as_well() -> None:
 def test_what_the_attention_does_not_compute_is_refused() -> None:
     packed = CompletionLogprobs(model(PACKED["llama"])).model
     assert packed.config._attn_implementation == NAME
-    segments = Segments.of(np.array([3, 2]), torch.device("cpu"))
+    segments = Segments.of(Row(np.array([3, 2]), np.array([0, 0])), torch.device("cpu"))
     row = {"input_ids": torch.arange(5)[None], "position_ids": segments.position_ids, "segments": segments}
     with pytest.raises(ValueError, match="softcap"):
         packed(**row, softcap=30.0)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from learner.batch import MicroBatch, Sequence, by_sequence, filled_up, micro_batches
 from learner.padding import attention_padding_share, like_widths, padding_share
 
-shapes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40)), min_size=1, max_size=40)
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+shapes = st.lists(st.tuples(st.integers(1, 30), lengths), min_size=1, max_size=15)
 budgets = st.integers(1, 300)
 
 
@@ -22,29 +24,51 @@ def sequences(shape: list[tuple[int, int]]) -> list[Sequence]:
     return result
 
 
+def groups(shape: list[tuple[int, list[int]]]) -> list[Sequence]:
+    """Prompts with several completions; the first ones of all prompts, then the second ones."""
+    most = max(len(completions) for _, completions in shape)
+    prompts = sequences([(prompt, most * 40) for prompt, _ in shape])
+    return [
+        replace(
+            whole,
+            prompt_ids=whole.prompt_ids.astype(np.int32 if turn % 2 else np.int64),
+            completion_ids=whole.completion_ids[turn * 40 :][: completions[turn]],
+            behaviour=whole.behaviour[turn * 40 :][: completions[turn]],
+            advantage=whole.advantage + turn,
+        )
+        for turn in range(most)
+        for whole, (_, completions) in zip(prompts, shape, strict=True)
+        if turn < len(completions)
+    ]
+
+
 def laid_out(batch: MicroBatch) -> list[list[int]]:
-    """The input of each sequence, from its row or its part of the one row."""
-    if batch.segments is None:
+    """The input of each sequence, from its row or its tokens in the one row."""
+    if batch.row is None:
         return batch.input_ids.tolist()
-    assert batch.input_ids.shape == (1, batch.segments.sum())
-    return [part.tolist() for part in np.split(batch.input_ids[0], np.cumsum(batch.segments)[:-1])]
+    ids, positions = batch.input_ids[0], batch.row.position_ids
+    assert batch.input_ids.shape == (1, batch.row.own.sum()) and len(set(ids.tolist())) == len(ids) == len(positions)
+    parts = np.split(batch.row.places, np.cumsum(batch.row.widths)[:-1])
+    assert all(positions[part].tolist() == list(range(len(part))) for part in parts)
+    return [ids[part].tolist() for part in parts]
 
 
 @given(shapes, budgets, st.booleans())
 def test_every_completion_token_is_predicted_by_the_token_before_it(
-    shape: list[tuple[int, int]], budget: int, packed: bool
+    shape: list[tuple[int, list[int]]], budget: int, packed: bool
 ) -> None:
-    given_sequences = sequences(shape)
+    given_sequences = groups(shape)
     seen: list[int] = []
     for batch in micro_batches(given_sequences, budget, packed=packed):
-        # Ids count up inside a sequence, so the input at a position is the target less one.
-        assert (batch.input_ids.reshape(-1)[batch.positions] == batch.targets - 1).all()
+        before = [[s.prompt_ids[-1], *s.completion_ids[:-1]] for s in (given_sequences[i] for i in batch.indices)]
+        assert batch.input_ids.reshape(-1)[batch.positions].tolist() == list(itertools.chain(*before))
         assert batch.behaviour == pytest.approx(batch.targets / -1000)
         for index, row in zip(batch.indices, laid_out(batch), strict=True):
             sequence = given_sequences[index]
             whole = np.concatenate([sequence.prompt_ids, sequence.completion_ids])
             assert row == whole[:-1].tolist() + [0] * (len(row) - sequence.width)
         assert batch.real_tokens == np.count_nonzero(batch.input_ids)
+        assert batch.sequence_tokens == sum(given_sequences[index].width for index in batch.indices)
         seen += batch.targets.tolist()
         advantages = [given_sequences[index].advantage for index in batch.indices]
         assert batch.advantages.tolist() == np.repeat(advantages, batch.lengths).tolist()
@@ -52,23 +76,38 @@ def test_every_completion_token_is_predicted_by_the_token_before_it(
 
 
 @given(shapes, budgets, st.booleans())
-def test_the_budget_holds_but_for_a_sequence_beyond_it(shape: list[tuple[int, int]], budget: int, packed: bool) -> None:
-    for batch in micro_batches(sequences(shape), budget, packed=packed):
+def test_the_budget_holds_but_for_a_sequence_beyond_it(
+    shape: list[tuple[int, list[int]]], budget: int, packed: bool
+) -> None:
+    for batch in micro_batches(groups(shape), budget, packed=packed):
         assert batch.input_ids.size <= budget or len(batch.indices) == 1
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=9), st.integers(18, 60))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=3)), min_size=1, max_size=4),
+    st.integers(18, 60),
+    st.booleans(),
+)
 def test_packed_batches_are_as_few_as_can_be_and_the_largest_as_small(
-    shape: list[tuple[int, int]], budget: int
+    shape: list[tuple[int, list[int]]], budget: int, together: bool
 ) -> None:
-    """Against all ways to cut the sequences, sorted by length, into runs within the budget."""
-    sizes = [batch.real_tokens for batch in micro_batches(sequences(shape), budget, packed=True)]
-    widths = sorted((sum(lengths) - 1 for lengths in shape), reverse=True)
+    """Against all ways to cut the sequences, by prompt and length, into runs within the budget."""
+    if not together:
+        shape = [(prompt, [completion]) for prompt, completions in shape for completion in completions]
+    shape = [(prompt, sorted(completions, reverse=True)) for prompt, completions in shape]
+    batches = micro_batches(groups(shape), budget, packed=True)
+    sizes = [batch.sequence_tokens if batch.row is None else batch.real_tokens for batch in batches]
+    order = sorted(shape, key=lambda group: -group[0] - group[1][0])
+    listed = [(number, prompt, c) for number, (prompt, cs) in enumerate(order) for c in cs]
+
+    def tokens(run: list[tuple[int, int, int]]) -> int:
+        return sum({number: prompt for number, prompt, _ in run}.values()) + sum(c - 1 for _, _, c in run)
+
     fewest = []
-    for count in range(1, len(widths) + 1):
-        for cuts in itertools.combinations(range(1, len(widths)), count - 1):
-            bounds = [0, *cuts, len(widths)]
-            parts = [sum(widths[a:b]) for a, b in itertools.pairwise(bounds)]
+    for count in range(1, len(listed) + 1):
+        for cuts in itertools.combinations(range(1, len(listed)), count - 1):
+            bounds = [0, *cuts, len(listed)]
+            parts = [tokens(listed[a:b]) for a, b in itertools.pairwise(bounds)]
             if max(parts) <= budget:
                 fewest.append(parts)
         if fewest:
@@ -79,9 +118,9 @@ def test_packed_batches_are_as_few_as_can_be_and_the_largest_as_small(
 
 @given(shapes, budgets, st.booleans())
 def test_values_come_back_in_the_order_of_the_sequences(
-    shape: list[tuple[int, int]], budget: int, packed: bool
+    shape: list[tuple[int, list[int]]], budget: int, packed: bool
 ) -> None:
-    given_sequences = sequences(shape)
+    given_sequences = groups(shape)
     batches = filled_up(micro_batches(given_sequences, budget, packed=packed), 3, packed=packed)
     back = by_sequence(batches, [batch.targets.astype(np.float32) for batch in batches])
     assert [part.tolist() for part in back] == [s.completion_ids.tolist() for s in given_sequences]
@@ -89,9 +128,9 @@ def test_values_come_back_in_the_order_of_the_sequences(
 
 @given(shapes, budgets, st.booleans())
 @settings(max_examples=20)
-def test_same_sequences_same_batches(shape: list[tuple[int, int]], budget: int, packed: bool) -> None:
+def test_same_sequences_same_batches(shape: list[tuple[int, list[int]]], budget: int, packed: bool) -> None:
     def indices() -> list[list[int]]:
-        return [batch.indices.tolist() for batch in micro_batches(sequences(shape), budget, packed=packed)]
+        return [batch.indices.tolist() for batch in micro_batches(groups(shape), budget, packed=packed)]
 
     assert indices() == indices()
 
@@ -117,6 +156,26 @@ def test_packed_nothing_is_padding_but_a_little_of_the_attention() -> None:
     assert 0.0 < attention_padding_share(packed) < 0.06
     three = micro_batches(sequences([(4, 7), (4, 6), (2, 3)]), 100, packed=True)  # 10 and 9 together, 4 alone
     assert attention_padding_share(three) == pytest.approx(1 - 23 / 24)
+
+
+def test_a_prompt_is_computed_once_in_a_batch_and_attended_in_each_sequence() -> None:
+    (batch,) = micro_batches(groups([(10, [5, 1, 4]), (2, [4])]), 100, packed=True)
+    assert batch.input_ids.size == batch.real_tokens == (10 + 4 + 3 + 0) + (2 + 3)
+    assert batch.sequence_tokens == 14 + 13 + 10 + 5
+    assert padding_share([batch]) == 0.0
+    assert attention_padding_share([batch]) == pytest.approx(1 - 42 / (2 * 14 + 10 + 5))
+    assert [len(b.indices) for b in micro_batches(groups([(10, [5, 5, 5])]), 18, packed=True)] == [2, 1]  # 18 and 14
+
+
+def test_a_batch_with_shared_prompts_is_packed_though_its_rows_are_alike() -> None:
+    assert [b.row is None for b in micro_batches(groups([(10, [5, 5, 5])]), 100, packed=True)] == [False]
+    assert [b.row is None for b in micro_batches(groups([(10, [5])] * 3), 100, packed=True)] == [True]
+
+
+def test_the_largest_comes_first() -> None:
+    """By what attention computes, where tokens are alike."""
+    batches = micro_batches(groups([(1, [40, 40]), (30, [9] * 5)]), 80, packed=True)
+    assert [batch.sequence_tokens for batch in batches] == [190, 80]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30))

@@ -20,18 +20,21 @@ def product(rows: int, inner: int, columns: int) -> int:
     return sum(2 for _ in range(rows) for _ in range(inner) for _ in range(columns))
 
 
-def by_hand(shape: Shape, tokens: int, predicted: int) -> int:
-    """A forward pass over one sequence, product by product; logits for `predicted` of its tokens."""
-    total = 0
+def by_hand(shape: Shape, tokens: int, predicted: int, shared: int = 0) -> int:
+    """A forward pass over one sequence, product by product; logits for `predicted` of its tokens.
+
+    The first `shared` of its tokens are in another sequence, whose layers compute them; attention needs all.
+    """
+    total, own = 0, tokens - shared
     for _ in range(shape.layers):
-        total += product(tokens, shape.hidden, shape.heads * shape.head_dim)  # q
-        total += 2 * product(tokens, shape.hidden, shape.kv_heads * shape.head_dim)  # k, v
+        total += product(own, shape.hidden, shape.heads * shape.head_dim)  # q
+        total += 2 * product(own, shape.hidden, shape.kv_heads * shape.head_dim)  # k, v
         for _ in range(shape.heads):
             total += product(tokens, shape.head_dim, tokens)  # q k^T
             total += product(tokens, tokens, shape.head_dim)  # times v
-        total += product(tokens, shape.heads * shape.head_dim, shape.hidden)  # o
-        total += 2 * product(tokens, shape.hidden, shape.intermediate)  # gate, up
-        total += product(tokens, shape.intermediate, shape.hidden)  # down
+        total += product(own, shape.heads * shape.head_dim, shape.hidden)  # o
+        total += 2 * product(own, shape.hidden, shape.intermediate)  # gate, up
+        total += product(own, shape.intermediate, shape.hidden)  # down
     return total + product(predicted, shape.hidden, shape.vocabulary)
 
 
@@ -46,6 +49,14 @@ def test_a_batch_has_logits_where_completions_are() -> None:
     expected = 3 * sum(by_hand(TINY, width, completion) for width, completion in sequences)
     assert batch_flops(TINY, sequences) == expected
     assert batch_flops(TINY, sequences, passes=4) == pytest.approx(expected / 3 * 4)
+
+
+def test_a_shared_prompt_passes_the_layers_once() -> None:
+    """A prompt of 6 tokens with completions of 7, 3 and 1."""
+    sequences = [(12, 7), (8, 3), (6, 1)]
+    expected = by_hand(TINY, 12, 7) + by_hand(TINY, 8, 3, shared=6) + by_hand(TINY, 6, 1, shared=6)
+    assert batch_flops(TINY, sequences, shared=12) == pytest.approx(3 * expected)
+    assert batch_flops(TINY, sequences, passes=4, shared=12) == pytest.approx(4 * expected)
 
 
 CONFIGS = [

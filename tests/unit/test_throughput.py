@@ -33,10 +33,17 @@ def throughput(
 
 def test_tokens_a_second_and_mfu_of_all_ranks() -> None:
     with capture_logs() as logs:
-        found = throughput(ranks=2).metrics(BATCH, seconds=0.5)
+        found = throughput(ranks=2).metrics(BATCH, seconds=0.5, shared=0.0)
     assert found["tokens_per_second"] == (12 + 4 + 9) / 0.5
     flops = batch_flops(shape_of(CONFIG), [(12, 9), (4, 1), (9, 3)])
     assert found["mfu"] == pytest.approx(flops / (0.5 * 2 * 989e12)) and logs == []
+
+
+def test_what_is_not_computed_is_trained_on_all_the_same_but_is_no_work() -> None:
+    found = throughput().metrics(BATCH, seconds=0.5, shared=4 / 25)
+    assert found["tokens_per_second"] == 25 / 0.5
+    flops = batch_flops(shape_of(CONFIG), [(12, 9), (4, 1), (9, 3)], shared=4)
+    assert found["mfu"] == pytest.approx(flops / (0.5 * 989e12))
 
 
 @pytest.mark.parametrize(
@@ -50,8 +57,8 @@ def test_tokens_a_second_and_mfu_of_all_ranks() -> None:
 )
 def test_passes_that_are_needed_count_and_no_others(options: dict[str, int], passes: int) -> None:
     """Proximal and reference log-probabilities are a forward pass each; frozen weights have no gradient."""
-    plain = throughput().metrics(BATCH, 1.0)["mfu"]
-    assert throughput(**options).metrics(BATCH, 1.0)["mfu"] == pytest.approx(plain * passes / 3)
+    plain = throughput().metrics(BATCH, 1.0, 0.2)["mfu"]
+    assert throughput(**options).metrics(BATCH, 1.0, 0.2)["mfu"] == pytest.approx(plain * passes / 3)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,6 @@ def test_where_it_is_not_known_there_is_no_mfu_and_one_line_says_so(
 ) -> None:
     with capture_logs() as logs:
         unknown = throughput(config, device, dtype=dtype)
-        found = [unknown.metrics(BATCH, 1.0) for _ in range(3)]
+        found = [unknown.metrics(BATCH, 1.0, 0.0) for _ in range(3)]
     assert found == [{"tokens_per_second": 25.0}] * 3
     assert len(logs) == 1 and says in logs[0]["event"]

@@ -159,11 +159,18 @@ def predict(job: Job, size: int, given: Assumptions) -> Times:
         score_batch_s=0.05,
         score_token_s=flops_per_token(reward, length, passes=1) / (device.flops_s * given.prefill_mfu),
         train_step_s=job.mini_steps * 0.25,  # optimizer, and what of the collectives nothing hides
-        train_token_s=flops_per_token(shape, length, passes) / (device.flops_s * given.mfu),
+        train_token_s=_training_flops(job, length, passes) / (device.flops_s * given.mfu),
         learner_group_s=0.002,  # measured on a CPU with short completions; a group of long ones is half a megabyte
         publish_s=weights / given.carrier_bytes_s,
         checkpoint_s=(BF16 + 3 * FP32) * shape.parameters / given.disk_bytes_s,
     )
+
+
+def _training_flops(job: Job, length: float, passes: int) -> float:
+    """For each token of the sequences; a prompt passes the layers once for all its completions, attention in each."""
+    shared = (job.completions - 1) * job.prompt_tokens / (job.completions * length)
+    once = passes * 2 * job.shape.layers * job.shape.layer_weights
+    return flops_per_token(job.shape, length, passes) - shared * once
 
 
 def inputs(job: Job, size: int, given: Assumptions) -> Inputs:
