@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
+from actors.cpu_linear import pad_small_linears
+
 if TYPE_CHECKING:
     from actors.engine import EngineOptions
 
@@ -37,6 +39,8 @@ class VllmAdapter:
 
     def __init__(self, options: EngineOptions) -> None:
         on_cpu = prepare_process(options)
+        if on_cpu:
+            pad_small_linears()
         from vllm import SamplingParams
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
