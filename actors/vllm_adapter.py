@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from actors.cpu_linear import pad_small_linears
+from actors.cpu_slots import skip_idle_allocations
 
 if TYPE_CHECKING:
     from actors.engine import EngineOptions
@@ -74,6 +75,8 @@ class VllmAdapter:
             )
         )
         self._client: Any = self._llm.engine_core  # in process: its calls are the core's own
+        if on_cpu:
+            skip_idle_allocations(self._core)
         self._tasks = self._llm.get_supported_tasks()
         self._running: dict[str, Output] = {}  # by vLLM's id
         self._serial = count()

@@ -214,6 +214,35 @@ def _count_computed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int
     return computed
 
 
+def test_long_completions_get_blocks_where_they_need_them(
+    engine: Engine, tiny_model: Path, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = engine._vllm._core
+    coordinator = core.scheduler.kv_cache_manager.coordinator
+    allocate, asked = coordinator.allocate_new_blocks, []
+    monkeypatch.setattr(coordinator, "allocate_new_blocks", lambda *a: (asked.append(a), allocate(*a))[1])
+    for length in (1, 30, 31, 32, 33):
+        engine.add(f"{length}", LONG_PROMPT[:length], n=12, temperature=0.8, max_tokens=110)
+
+    done = [sampled for _ in range(50) for sampled in engine.step()]
+    engine.load(other_tiny_model, version=1)
+    done += finish(engine)
+
+    tokens = sum(len(sampled.token_ids) for sampled in done)
+    assert max(len(sampled.token_ids) for sampled in done) > 70
+    assert len(asked) < tokens / 5  # a block's first and last token, a prompt, what the update put back
+    for sampled in sorted(done, key=lambda sampled: -len(sampled.token_ids))[:12]:
+        ids = LONG_PROMPT[: int(sampled.request_id)] + sampled.token_ids
+        first = len(ids) - len(sampled.token_ids) - 1
+        start = 0
+        for count, version in sampled.versions:
+            expected = expected_logprobs(other_tiny_model if version else tiny_model, ids, temperature=0.8)[first:]
+            stretch = slice(start, start + count)
+            np.testing.assert_allclose(sampled.logprobs[stretch], expected[stretch], atol=CLOSE, rtol=0)
+            start += count
+    assert core.scheduler.kv_cache_manager.block_pool.get_usage() == 0
+
+
 def test_small_layers_meet_few_batch_sizes(engine: Engine, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm import _custom_ops
 
