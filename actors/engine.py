@@ -10,8 +10,8 @@ when the actor is killed. Requests join and leave between any two steps (continu
             ...
 
 Not thread-safe, and one live engine per process: closing one tears down vLLM's process-wide state. vLLM is imported
-when an engine is made, not by importing this module; what differs between its versions is in `actors.vllm_adapter`
-and in `actors.weight_load` (run on 0.32 CPU, written for 0.25.1 CUDA as well).
+when an engine is made, not by importing this module; what differs between its versions is in `actors.vllm_adapter`,
+`actors.weight_load` and `actors.cpu_*` (run on 0.32 CPU, written for 0.25.1 CUDA as well).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The calls into vLLM, so that another version changes this module (and `actors.weight_load`) alone.
+"""The calls into vLLM: another version changes it, `actors.weight_load` and `actors.cpu_*` alone.
 
 Run on 0.32 CPU, written for 0.25.1 CUDA as well. vLLM is imported when an adapter is made, never by importing this.
 """
