@@ -10,8 +10,8 @@ when the actor is killed. Requests join and leave between any two steps (continu
             ...
 
 Not thread-safe, and one live engine per process: closing one tears down vLLM's process-wide state. vLLM is imported
-when an engine is made, not by importing this module; what differs between its versions is in `actors.vllm_adapter`
-and in `actors.weight_load` (run on 0.32 CPU, written for 0.25.1 CUDA as well).
+when an engine is made, not by importing this module; what differs between its versions is in `actors.vllm_adapter`,
+`actors.weight_load` and `actors.cpu_*` (run on 0.32 CPU, written for 0.25.1 CUDA as well).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from actors.vllm_adapter import VllmAdapter
+from actors.vllm_adapter import Output, VllmAdapter
 from actors.weight_load import check_tensors, tensor_shapes, weight_files
 from common.errors import ModelError, WeightsError
 
@@ -155,9 +154,11 @@ class Engine:
         )
         started = perf_counter()
         # n single requests instead of vLLM's fan-out, which holds all back until the longest has ended.
-        for index in range(n):
-            self._vllm.add(f"{request_id}/{index}", prompt_ids, params)
-            self._running[f"{request_id}/{index}"] = _Running(request_id, index, started, [(0, self._version)])
+        group = {
+            f"{request_id}/{index}": _Running(request_id, index, started, [(0, self._version)]) for index in range(n)
+        }
+        self._vllm.add(list(group), prompt_ids, params)
+        self._running |= group
 
     def step(self) -> list[Sampled]:
         """One scheduler iteration, about one token for each running completion; returns those that ended."""
@@ -229,14 +230,14 @@ class Engine:
         # No "/" in a key, so none is a completion's.
         wanted = {f"score-{position}": position for position in range(len(sequences))}
         for key, position in wanted.items():
-            self._vllm.add(key, sequences[position], params, first=True)
+            self._vllm.add([key], sequences[position], params, first=True)
         scores: dict[int, np.ndarray] = {}
         # First in the queue, they advance by one token a step or more: the bound only stops an engine that is stuck.
         for _ in range(sum(map(len, sequences))):
             if len(scores) == len(sequences):
                 break
-            for key, output in self._iterate():
-                scores[wanted[key]] = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+            for output in self._iterate():
+                scores[wanted[output.key]] = np.asarray(output.prompt_logprobs, dtype=np.float32)
         if len(scores) < len(sequences):
             self._vllm.abort(list(wanted))
             raise ModelError(
@@ -250,27 +251,26 @@ class Engine:
         self._running.clear()
         self._vllm.close()
 
-    def _iterate(self) -> list[tuple[str, Any]]:
+    def _iterate(self) -> list[Output]:
         """Step vLLM; keep the completions that ended in `_finished`, return the outputs that are not completions."""
         others = []
-        for key, output in self._vllm.step():
-            if running := self._running.pop(key, None):
-                self._finished.append(self._sampled(running, output.outputs[0]))
+        for output in self._vllm.step():
+            if running := self._running.pop(output.key, None):
+                self._finished.append(self._sampled(running, output))
             else:
-                others.append((key, output))
+                others.append(output)
         return others
 
-    def _sampled(self, running: _Running, completion: Any) -> Sampled:
-        token_ids = list(completion.token_ids)
-        stopped = completion.finish_reason == "stop"
+    def _sampled(self, running: _Running, output: Output) -> Sampled:
+        token_ids = output.token_ids
+        stopped = output.finish_reason == "stop"
         return Sampled(
             request_id=running.request_id,
             index=running.index,
             token_ids=token_ids,
-            logprobs=list(completion.logprobs.logprobs),
+            logprobs=output.logprobs,
             versions=running.versions(len(token_ids)),
-            finish_reason=completion.finish_reason if completion.finish_reason in ("stop", "length") else "abort",
-            # Once at the end: incremental detokenization at every step costs more than a tiny policy's forward.
+            finish_reason=output.finish_reason if output.finish_reason in ("stop", "length") else "abort",
             text=self._tokenizer.decode(token_ids[:-1] if stopped else token_ids, skip_special_tokens=True),
             seconds=perf_counter() - running.started,
         )

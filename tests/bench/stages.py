@@ -27,7 +27,7 @@ Measured = dict[str, float]
 
 
 def sampling(settings: Sections, groups: list[Group]) -> Measured:
-    """vLLM's add and step in a plain loop; each sequence samples exactly as many tokens as it did in the run."""
+    """The adapter's add and step in a plain loop; each sequence samples exactly as many tokens as it did in the run."""
     from actors.engine import EngineOptions
     from actors.vllm_adapter import VllmAdapter
     from learner.render import Renderer
@@ -60,7 +60,7 @@ def sampling(settings: Sections, groups: list[Group]) -> Measured:
                 params = vllm.sampling_params(
                     temperature=settings.sampling.temperature, max_tokens=following[1], ignore_eos=True, logprobs=0
                 )
-                vllm.add(f"{len(some)}-{added}", following[0], params)
+                vllm.add([f"{len(some)}-{added}"], following[0], params)
                 in_flight, added = in_flight + 1, added + 1
             if not in_flight:
                 return

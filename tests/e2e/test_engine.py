@@ -6,16 +6,18 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from actors.cpu_linear import padded_rows
 from actors.engine import Engine, EngineOptions, Sampled
 from common.errors import ModelError, WeightsError
 from tests.e2e.conftest import save_tiny_model
 
 PROMPT = [10, 20, 30, 40, 50]
-LONG_PROMPT = [3 + position % 200 for position in range(140)]  # fills a block of the prefix cache (128 on a CPU)
+LONG_PROMPT = [3 + position % 200 for position in range(140)]  # fills blocks of the prefix cache (32 tokens on a CPU)
 CLOSE = 1e-3  # absolute, in nats; float32 kernels differ by about 1e-5
 EOS, END_OF_TURN = 1, 2
 
@@ -168,6 +170,143 @@ def test_aborted_requests_bring_nothing(engine: Engine) -> None:
     assert {sampled.request_id for sampled in finish(engine)} == {"keep"}
     engine.add("drop", PROMPT, n=1, temperature=1.0, max_tokens=2)  # the id is free again
     assert len(finish(engine)) == 1
+
+
+def test_a_group_computes_the_full_blocks_of_its_prompt_once(
+    engine: Engine, tiny_model: Path, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = _count_computed(engine, monkeypatch)
+    prompt = LONG_PROMPT[:72]  # two blocks and 8 tokens
+
+    engine.add("group", prompt, n=8, temperature=1.0, max_tokens=12)
+    done = engine.step()
+    assert computed.pop() == 72 + 7 * 8
+    done += [sampled for _ in range(4) for sampled in engine.step()]
+    unfinished = {f"group/{i}" for i in range(8)} - {f"{s.request_id}/{s.index}" for s in done}
+    engine.load(other_tiny_model, version=1)
+    computed.clear()
+    done += engine.step()
+    assert computed == [64 + len(unfinished) * (8 + 5)]  # 5 tokens were sampled, and the blocks are computed anew
+    done += finish(engine)
+
+    for sampled in done:
+        tokens = len(sampled.token_ids)
+        assert sampled.versions == ([(5, 0), (tokens - 5, 1)] if tokens > 5 else [(tokens, 0)])
+        old, new = (
+            expected_logprobs(model, prompt + sampled.token_ids)[len(prompt) - 1 :]
+            for model in (tiny_model, other_tiny_model)
+        )
+        np.testing.assert_allclose(sampled.logprobs[:5], old[:5], atol=CLOSE, rtol=0)
+        np.testing.assert_allclose(sampled.logprobs[5:], new[5:], atol=CLOSE, rtol=0)
+
+
+def _count_computed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the number of tokens whose keys and values each step from now on computes."""
+    executor = engine._vllm._core.model_executor
+    execute = executor.execute_model
+    computed: list[int] = []
+
+    def counting(scheduled: Any, *args: Any, **named: Any) -> Any:
+        computed.append(scheduled.total_num_scheduled_tokens)
+        return execute(scheduled, *args, **named)
+
+    monkeypatch.setattr(executor, "execute_model", counting)
+    return computed
+
+
+def test_long_completions_get_blocks_where_they_need_them(
+    engine: Engine, tiny_model: Path, other_tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = engine._vllm._core
+    coordinator = core.scheduler.kv_cache_manager.coordinator
+    allocate, asked = coordinator.allocate_new_blocks, []
+    monkeypatch.setattr(coordinator, "allocate_new_blocks", lambda *a: (asked.append(a), allocate(*a))[1])
+    for length in (1, 30, 31, 32, 33):
+        engine.add(f"{length}", LONG_PROMPT[:length], n=12, temperature=0.8, max_tokens=110)
+
+    done = [sampled for _ in range(50) for sampled in engine.step()]
+    engine.load(other_tiny_model, version=1)
+    done += finish(engine)
+
+    tokens = sum(len(sampled.token_ids) for sampled in done)
+    assert max(len(sampled.token_ids) for sampled in done) > 70
+    assert len(asked) < tokens / 5  # a block's first and last token, a prompt, what the update put back
+    for sampled in sorted(done, key=lambda sampled: -len(sampled.token_ids))[:12]:
+        ids = LONG_PROMPT[: int(sampled.request_id)] + sampled.token_ids
+        first = len(ids) - len(sampled.token_ids) - 1
+        start = 0
+        for count, version in sampled.versions:
+            expected = expected_logprobs(other_tiny_model if version else tiny_model, ids, temperature=0.8)[first:]
+            stretch = slice(start, start + count)
+            np.testing.assert_allclose(sampled.logprobs[stretch], expected[stretch], atol=CLOSE, rtol=0)
+            start += count
+    assert core.scheduler.kv_cache_manager.block_pool.get_usage() == 0
+
+
+def test_small_layers_meet_few_batch_sizes(engine: Engine, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import _custom_ops
+
+    multiply = _custom_ops.onednn_mm
+    met: set[int] = set()
+
+    def recording(handler: Any, x: Any, bias: Any) -> Any:
+        met.add(len(x))
+        return multiply(handler, x, bias)
+
+    monkeypatch.setattr(_custom_ops, "onednn_mm", recording)
+    for n in (1, 6, 17, 20):  # up to 44 sequences, one fewer at a time
+        engine.add(f"{n}", LONG_PROMPT[: 3 * n], n=n, temperature=1.0, max_tokens=n)
+    done = finish(engine)
+    engine.add("long", LONG_PROMPT, n=5, temperature=1.0, max_tokens=1)
+    done += finish(engine)
+
+    assert {32, 64} < met <= {padded_rows(rows) for rows in range(1, 2049)}
+    for sampled in done[::10]:
+        prompt = LONG_PROMPT[: 3 * int(sampled.request_id)] if sampled.request_id != "long" else LONG_PROMPT
+        expected = expected_logprobs(tiny_model, prompt + sampled.token_ids)
+        np.testing.assert_allclose(sampled.logprobs, expected[len(prompt) - 1 :], atol=CLOSE, rtol=0)
+
+
+def test_greedy_completions_are_those_of_vllms_own_engine(engine: Engine) -> None:
+    from vllm import SamplingParams
+
+    prompts = {f"{length}": LONG_PROMPT[:length] for length in (1, 5, 31, 32, 33, 64, 100, 140)}
+    for key, prompt in prompts.items():
+        engine.add(key, prompt, n=2, temperature=0.0, max_tokens=30)
+    ours = finish(engine)
+    theirs = {}
+    llm = engine._vllm._llm
+    params = SamplingParams(temperature=0.0, max_tokens=30, logprobs=0, flat_logprobs=True)
+    for key, prompt in prompts.items():
+        llm.add_request(key, {"type": "token", "prompt_token_ids": prompt}, params)
+    while llm.has_unfinished_requests():
+        theirs |= {output.request_id: output.outputs[0] for output in llm.step() if output.finished}
+
+    assert len(ours) == 2 * len(theirs) == 16
+    for sampled in ours:
+        other = theirs[sampled.request_id]
+        assert sampled.token_ids == list(other.token_ids)
+        assert sampled.finish_reason == other.finish_reason
+        np.testing.assert_allclose(sampled.logprobs, list(other.logprobs.logprobs), atol=1e-4, rtol=0)
+
+
+def test_aborted_and_finished_requests_leave_nothing_behind(engine: Engine) -> None:
+    engine.add("a", PROMPT, n=3, temperature=1.0, max_tokens=50)
+    engine.add("b", PROMPT, n=2, temperature=1.0, max_tokens=50)
+    done = [sampled for sampled in engine.step() if sampled.request_id == "b"]
+    engine.abort(["a"])
+    engine.add("a", PROMPT, n=3, temperature=1.0, max_tokens=4)  # before vLLM's next step clears the aborted one
+
+    done = sorted(done + finish(engine), key=lambda sampled: sampled.index)
+
+    assert {key: [s.index for s in done if s.request_id == key] for key in "ab"} == {"a": [0, 1, 2], "b": [0, 1]}
+    assert all(len(sampled.token_ids) <= 4 for sampled in done if sampled.request_id == "a")
+    assert engine._vllm._running == {}
+    core = engine._vllm._core
+    assert core.scheduler.requests == {}
+    assert core.scheduler.kv_cache_manager.block_pool.get_usage() == 0
+    engine.prompt_logprobs([PROMPT])  # the next step tells the runner
+    assert len(core.model_executor.driver_worker.worker.model_runner.requests) <= 1
 
 
 def test_foreign_weights_are_refused_and_change_nothing(engine: Engine, tiny_model: Path, tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ class _Sampler:
         running, prompt_tokens = count * self._completions, self._completions * sum(map(len, prompts))
         self._clock.start()
         for i, prompt in enumerate(prompts):
-            for j in range(self._completions):
-                self._vllm.add(f"{self._started}-{i}-{j}", prompt, params)
+            keys = [f"{self._started}-{i}-{j}" for j in range(self._completions)]
+            self._vllm.add(keys, prompt, params)
         left, steps = running, 0
         while left:
             if steps == update_at:
