@@ -37,7 +37,7 @@ def run() -> dict[str, Any]:
     for count, budget in SHAPES:
         shares = []
         for _ in range(BATCHES):
-            sequences = [_sequence(*lengths[row]) for row in generator.choice(len(lengths), count, replace=False)]
+            sequences = [_sequence(row, *lengths[row]) for row in generator.choice(len(lengths), count, replace=False)]
             packed, padded = (micro_batches(sequences, budget, packed=packed) for packed in (True, False))
             arrival = _in_order_of_arrival([sequence.width for sequence in sequences], budget)
             shares.append([padding_share(packed), attention_padding_share(packed), padding_share(padded), arrival])
@@ -66,8 +66,8 @@ def _lengths() -> list[tuple[int, int]]:
     ]
 
 
-def _sequence(prompt: int, completion: int) -> Sequence:
-    ids = np.zeros(prompt + completion + 1, dtype=np.int64)
+def _sequence(row: int, prompt: int, completion: int) -> Sequence:
+    ids = np.full(prompt + completion + 1, row)  # no two prompts are equal
     return Sequence(ids[:prompt], ids[prompt:], np.zeros(completion + 1, dtype=np.float32), 0.0)
 
 
