@@ -90,7 +90,7 @@ BENCHES = {
     ),
     "trl": Bench(
         "trl_loop",
-        15,
+        20,
         False,
         "completions/s of the whole loop / of TRL's GRPOTrainer, same work: the quickstart's policy, SmolLM2; >= 1.5 "
         "(TRL_ROWS, TRL_STEPS, TRL_FOLDER)",

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Case:
     name: str
     config: Path
     flags: tuple[str, ...]
-    """Of our run, beside the config file."""
+    """Of our run, beside the config file; HERO's run has them too."""
     steps: int
     steady: slice
     """Steps that count, on both sides: without the start, and our end where no new tickets are issued."""
@@ -58,23 +59,18 @@ class Case:
 SMALL = Case(
     "trl_small",
     QUICKSTART,
-    ("--reward.mode=verifier", f"--eval.problems={EVALUATED}"),
+    (f"--eval.problems={EVALUATED}",),
     steps=60,
     steady=slice(12, -3),
-    shape=Shape(threads=1, micro_batches=1),
+    shape=Shape(threads=1, micro_batches=4),
 )
 SMOLLM2 = Case(
     "trl_smollm2",
     ROOT / "deploy" / "configs" / "smollm2-gsm8k.toml",
-    (
-        "--reward.mode=verifier",
-        "--data.train=reasoning-gym",
-        f"--data.families={CHAIN_SUM}",
-        "--eval.data=",
-    ),
-    steps=8,
-    steady=slice(2, -1),
-    shape=Shape(threads=2, micro_batches=1),
+    ("--data.train=reasoning-gym", f"--data.families={CHAIN_SUM}", "--eval.data="),
+    steps=6,
+    steady=slice(1, -1),
+    shape=Shape(threads=2, micro_batches=4),
 )
 
 
@@ -83,11 +79,10 @@ class Pace:
     """Of one side over its steady steps."""
 
     completions_per_s: float
-    halves: tuple[float, float]
-    """The same of the first and the second half: how much the machine's other work matters."""
+    step_s: float
+    step_s_quartiles: list[float]
     cpu_s_per_step: dict[str, float]
     """By process."""
-    step_s: float
     tokens: float
     """Of a completion, mean."""
     accuracy: float
@@ -143,7 +138,7 @@ def small(models: Path, runs: Path, steps: int | None = None, case: Case = SMALL
 
 def side_by_side(case: Case, folder: Path, policy: Path, steps: int | None = None) -> dict[str, Any]:
     """Ours, then TRL's with the same number of steps, and for as many seconds after the first."""
-    mine = ours(case, folder / "ours", (f"--model.policy={policy}",), steps)
+    mine = ours(case, folder / "ours", (f"--model.policy={policy}", "--reward.mode=verifier"), steps)
     times = [line["time"] for line in _lines(folder / "ours" / "metrics.jsonl")]
     theirs = trls(case, folder / "ours", folder / "trl", len(times), times[-1] - times[0])
     ratio = mine.completions_per_s / theirs.completions_per_s
@@ -156,6 +151,7 @@ def side_by_side(case: Case, folder: Path, policy: Path, steps: int | None = Non
             "ours": asdict(mine),
             "trl": asdict(theirs),
             "trl_shape": asdict(case.shape),
+            "cpu_ratio": _cpu_ratio(mine, theirs),
             "tokens_ratio": round(mine.tokens / theirs.tokens, 4),
             "steps": len(times),
             "training_s": round(times[-1] - times[0], 1),
@@ -188,19 +184,24 @@ def _pace(case: Case, run_folder: Path, steps: list[dict[str, Any]], watch: Watc
     steady = steps[case.steady]
     completions = settings.learner.groups_per_step * settings.sampling.completions
     times = [line["time"] for line in steady]
-    middle = len(times) // 2
-    step_s = (times[-1] - times[0]) / (len(times) - 1)
-    halves = (times[middle] - times[0]) / middle, (times[-1] - times[middle]) / (len(times) - 1 - middle)
+    each_s = [later - earlier for earlier, later in pairwise(times)]
+    step_s = statistics.mean(each_s)
     window = times[0], times[-1]
     return Pace(
         completions_per_s=round(completions / step_s, 2),
-        halves=(round(completions / halves[0], 2), round(completions / halves[1], 2)),
-        cpu_s_per_step={name: round(share * step_s, 3) for name, share in watch.cpu_seconds(*window).items()},
         step_s=round(step_s, 3),
+        step_s_quartiles=[round(seconds, 3) for seconds in statistics.quantiles(each_s, n=4)],
+        cpu_s_per_step={name: round(share * step_s, 3) for name, share in watch.cpu_seconds(*window).items()},
         tokens=round(statistics.mean(line["completion_tokens_mean"] for line in steady), 2),
         accuracy=round(statistics.mean(line["accuracy"] for line in steady), 4),
         cores_taken_by_others=round(watch.taken_by_others(*window), 3),
     )
+
+
+def _cpu_ratio(mine: Pace, theirs: Pace) -> float | None:
+    """CPU-seconds of a step of theirs / of ours, which other work on the machine changes least; None of short runs."""
+    used, by_them = (sum(pace.cpu_s_per_step.values()) for pace in (mine, theirs))
+    return round(by_them / used, 4) if used else None
 
 
 def accuracies(folder: Path, policy: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def test_both_sides_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # Given a random policy that answers with random characters
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    flags = ("--reward.mode=verifier", "--eval.data=", "--data.system_prompt=Add.", "--learner.weight_decay=0.1")
+    flags = ("--eval.data=", "--data.system_prompt=Add.", "--learner.weight_decay=0.1")
     case = Case("tiny", prepare(tmp_path), flags, STEPS, slice(None), Shape(micro_batches=2))
     # When both train
     row = side_by_side(case, tmp_path, tmp_path / "policy")
@@ -34,7 +34,7 @@ def test_both_sides_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert all(line["completions"] == 16 for line in theirs)
     assert detail["tokens_ratio"] == pytest.approx(1.0, abs=0.2)
     assert row["ratio"] == pytest.approx(detail["ours"]["completions_per_s"] / detail["trl"]["completions_per_s"], 1e-3)
-    # And TRL went on for as long as ours, and left a model that it had trained (by its decay, since no answer was right)
+    # And TRL went on for as long as ours, and left what it trained (by decay: no answer was right)
     assert theirs[-1]["time"] - theirs[0]["time"] >= detail["training_s"] - 0.1
     before, after = tmp_path / "policy" / "model.safetensors", tmp_path / "trl" / MODEL / "model.safetensors"
     assert after.stat().st_size == pytest.approx(before.stat().st_size, rel=0.01)
