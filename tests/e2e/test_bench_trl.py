@@ -11,7 +11,8 @@ import pytest
 from common import config
 from common.errors import ConfigError
 from tests.bench import trl_side
-from tests.bench.trl_loop import Case, side_by_side
+from tests.bench.trl_loop import side_by_side
+from tests.bench.trl_pace import Case
 from tests.bench.trl_side import MODEL, STEPS_FILE, Shape
 from tests.e2e.running import ENVIRONMENT, prepare
 
