@@ -152,12 +152,13 @@ class Watched:
 
     def __init__(self, reward: Any) -> None:
         self._reward = reward
-        self.seen: dict[str, float] = {}
+        self.seen: dict[str, Any] = {}
 
     def __call__(self, prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
         started = time.monotonic()
         rewards: list[float] = self._reward(prompts, completions, **columns)
         self.seen = {
+            "questions": list(dict.fromkeys(prompt[-1]["content"] for prompt in prompts)),
             "completions": len(completions),
             "completion_tokens_mean": statistics.mean(len(ids) for ids in completion_ids),
             "accuracy": statistics.mean(rewards),

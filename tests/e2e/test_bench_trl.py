@@ -40,11 +40,12 @@ def test_both_sides_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before, after = tmp_path / "policy" / "model.safetensors", tmp_path / "trl" / MODEL / "model.safetensors"
     assert after.stat().st_size == pytest.approx(before.stat().st_size, rel=0.01)
     assert after.read_bytes() != before.read_bytes()
-    # And it saw the problems of our tickets, each prompt once
+    # And it saw the problems of our tickets in their order, of which ours trained on the first ones
     settings = config.from_dump((run / "settings.json").read_text())
-    trained = [json.loads(line) for line in (run / "rewards" / "rewards.jsonl").read_text().splitlines()]
-    first = {line["question"] for line in trained if line["step"] == 1}
-    assert first <= {problem.question for problem in trl_side.in_order(run, settings)[: 2 * STEPS]}
+    order = [problem.question for problem in trl_side.in_order(run, settings)]
+    assert [line["questions"] for line in theirs[:STEPS]] == [order[at : at + 4] for at in range(0, 4 * STEPS, 4)]
+    logged = [json.loads(line) for line in (run / "rewards" / "rewards.jsonl").read_text().splitlines()]
+    assert {line["question"] for line in logged if line["step"] == 1} <= set(order[:8])
 
 
 def test_what_would_make_them_differ_is_refused(tmp_path: Path) -> None:
@@ -60,7 +61,9 @@ def test_other_prompts_or_another_end_are_refused(tmp_path: Path) -> None:
     from learner.render import Renderer
 
     settings = config.load(prepare(tmp_path), ["--reward.mode=verifier", f"--model.policy={tmp_path / 'policy'}"])
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"question": "1 + 1 = ?", "answer": "2"}) + "\n")
+    (tmp_path / "prompts.jsonl").write_text(
+        json.dumps({"question": "1 + 1 = ?", "answer": "2", "solution": None}) + "\n"
+    )
     problems = trl_side.in_order(tmp_path, settings)
     renderer = Renderer(tmp_path / "policy", "")
     ids, end = renderer.prompt_ids("1 + 1 = ?").tolist(), renderer.tokenizer.eos_token_id
