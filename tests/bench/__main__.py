@@ -105,6 +105,13 @@ BENCHES = {
         "the default job in short: wall time of a step / best possible <= 1.2, broker and serialization <= 2 % of it, "
         "resident memory <= 6 GB",
     ),
+    "trl": Bench(
+        "trl_loop",
+        20,
+        False,
+        "completions/s of the whole loop / of TRL's GRPOTrainer, same work: the quickstart's policy, SmolLM2; >= 1.5 "
+        "(TRL_ROWS, TRL_STEPS, TRL_FOLDER)",
+    ),
 }
 
 

@@ -58,8 +58,8 @@ def _train(base: Path, root: Path) -> Sections:
     """Runs the job; returns its resolved settings."""
     policy, reward_model, folder = root / "policy", root / "reward-model", root / "run"
     shared = [f"--model.policy={policy}", f"--reward_model.model={reward_model}", f"--run.folder={folder}"]
-    _hero("sft", str(base), f"--sft.out={policy}", f"--sft.max_seconds={COLD_START_S}")
-    _hero(
+    hero("sft", str(base), f"--sft.out={policy}", f"--sft.max_seconds={COLD_START_S}")
+    hero(
         "rm",
         str(base),
         *shared,
@@ -67,11 +67,11 @@ def _train(base: Path, root: Path) -> Sections:
         f"--rm.prompts={REWARD_MODEL_PROMPTS}",
         f"--rm.max_seconds={REWARD_MODEL_S}",
     )
-    _hero("up", str(base), *shared, f"--run.steps={STEPS}", "--eval.data=")
+    hero("up", str(base), *shared, f"--run.steps={STEPS}", "--eval.data=")
     return config.from_dump((folder / "settings.json").read_text())
 
 
-def _hero(*arguments: str) -> None:
+def hero(*arguments: str) -> None:
     """A `hero` command, its output on our standard error."""
     environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
     environment |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
