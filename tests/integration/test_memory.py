@@ -15,7 +15,7 @@ from common.errors import MemoryFull, ModelError
 from common.settings import Sections
 from learner.memory import FILE, fitting_budget, halved_when_full
 
-ASKED = 4096
+ASKED = 16384
 SCRIPT = """
 import resource, sys
 from pathlib import Path
@@ -32,7 +32,7 @@ if megabytes:
     resource.setrlimit(resource.RLIMIT_DATA, (used * 1024 + megabytes * 2**20,) * 2)
 try:
     with halved_when_full(settings):
-        print(policy.step(sequences(160, 1), 1.0).metrics["micro_batches"])
+        print(policy.step(sequences(640, 1), 1.0).metrics["micro_batches"])
 except Exception as error:
     print(error)
     sys.exit(getattr(error, "exit_code", 1))
@@ -64,7 +64,7 @@ def test_the_budget_is_halved_until_it_fits_and_the_step_is_the_same(model: Path
     assert step("free", 0).returncode == 0
     tried = []
     while not tried or (tried[-1].returncode == MemoryFull.exit_code and len(tried) < 8):
-        tried.append(step("tight", 40))
+        tried.append(step("tight", 60))
     *full, done = tried
     assert len(full) >= 1 and done.returncode == 0, [process.stdout for process in tried]
     for number, process in enumerate(full, 1):
@@ -76,14 +76,14 @@ def test_the_budget_is_halved_until_it_fits_and_the_step_is_the_same(model: Path
 
 
 def test_another_setting_starts_anew(tmp_path: Path) -> None:
-    with pytest.raises(MemoryFull, match="takes 2048"), halved_when_full(settings(tmp_path)):
+    with pytest.raises(MemoryFull, match="takes 8192"), halved_when_full(settings(tmp_path)):
         raise torch.OutOfMemoryError("no room")
-    assert fitting_budget(settings(tmp_path)) == 2048
+    assert fitting_budget(settings(tmp_path)) == 8192
     assert fitting_budget(settings(tmp_path, micro_batch_tokens=3000)) == 3000
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"asked": 4096}', '{"asked": 4096, "fits": "x"}', '{"asked": 4096, "fits": 0}']
+    "text", ["", "[]", '{"asked": 16384}', '{"asked": 16384, "fits": "x"}', '{"asked": 16384, "fits": 0}']
 )
 def test_a_torn_record_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
