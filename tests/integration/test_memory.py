@@ -53,7 +53,7 @@ def settings(folder: Path, **learner: object) -> Sections:
     )
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("stage", [1, 3])
 def test_the_budget_is_halved_until_it_fits_and_the_step_is_the_same(model: Path, tmp_path: Path, stage: int) -> None:
     def step(out: str, megabytes: int) -> subprocess.CompletedProcess[str]:
         dumped = settings(tmp_path / "run", zero_stage=stage).model_dump_json()
@@ -64,7 +64,7 @@ def test_the_budget_is_halved_until_it_fits_and_the_step_is_the_same(model: Path
     assert step("free", 0).returncode == 0
     tried = []
     while not tried or (tried[-1].returncode == MemoryFull.exit_code and len(tried) < 8):
-        tried.append(step("tight", 60))
+        tried.append(step("tight", 120))
     *full, done = tried
     assert len(full) >= 1 and done.returncode == 0, [process.stdout for process in tried]
     for number, process in enumerate(full, 1):
