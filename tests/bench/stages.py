@@ -1,4 +1,4 @@
-"""The stages of a run, each alone and bare, on the groups of that run.
+"""The stages of a run, each alone, without broker, sandbox and other processes, on the groups of that run.
 
 `python -m tests.bench.stages STAGE SETTINGS LOG`: SETTINGS is the run's settings.json, LOG lines of its reward log.
 Prints {"wall", "cpu"}: seconds for all these groups, without start, imports and first calls. A process for each
@@ -71,20 +71,21 @@ def sampling(settings: Sections, groups: list[Group]) -> Measured:
 
 
 def verification(settings: Sections, groups: list[Group]) -> Measured:
-    """math-verify in a plain loop; equal texts of a group are judged once, as the scorer does."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    """The verifier in this process; equal texts of a group are judged once, as the scorer does."""
+    from scorer.verifier import answer_of, judge, warm_up
 
     logging.disable(logging.CRITICAL)
-    gold_targets, targets = [LatexExtractionConfig()], [LatexExtractionConfig(), ExprExtractionConfig()]
+    options = settings.verifier
+    warm_up(options.kind)
 
-    def judge(some: list[Group]) -> None:
+    def verify(some: list[Group]) -> None:
         for group in some:
             for text in {completion["text"] for completion in group["completions"]}:
-                right = parse(f"\\boxed{{{group['gold']}}}", gold_targets, parsing_timeout=None)
-                verify(right, parse(text, targets, parsing_timeout=None), timeout_seconds=None)
+                if answer := answer_of(options.kind, text, options.max_chars):
+                    judge(options.kind, group["gold"], answer, group["meta"])
 
-    judge(groups[:4])
-    return _timed(lambda: judge(groups))
+    verify(groups[:4])
+    return _timed(lambda: verify(groups))
 
 
 def scoring(settings: Sections, groups: list[Group]) -> Measured:
@@ -117,15 +118,14 @@ def scoring(settings: Sections, groups: list[Group]) -> Measured:
 
 
 def training(settings: Sections, groups: list[Group]) -> Measured:
-    """A plain torch step for each batch of groups, its micro-batches built beforehand."""
+    """The policy's step for each batch of groups; `tests.bench.learner_step` compares such steps with plain torch."""
     import torch
 
-    from learner.batch import Sequence, micro_batches
-    from learner.distributed import _keep_freed_memory
+    from learner.batch import Sequence
+    from learner.options import policy_options
+    from learner.policy import Policy
     from learner.render import Renderer
-    from tests.bench.learner_step import plain_loop, tensors
 
-    _keep_freed_memory()  # the plain loop must not pay for page faults that the learner avoids
     torch.set_num_threads(settings.learner.threads)
     renderer = Renderer(Path(settings.model.policy), settings.data.system_prompt)
     end = renderer.tokenizer.eos_token_id
@@ -139,14 +139,14 @@ def training(settings: Sections, groups: list[Group]) -> Measured:
                 ids = np.array(ids + [end] * (c["finish"] == "stop"))
                 if len(ids):
                     sequences.append(Sequence(prompt, ids, np.full(len(ids), -0.5), c["advantage"]))
-        steps.append(tensors(micro_batches(sequences, settings.learner.micro_batch_tokens)))
-    step = plain_loop(settings.run.folder / "export")
+        steps.append(sequences)
+    policy = Policy(settings.run.folder / "export", policy_options(settings))
 
     def train() -> None:
         for batch in steps:
-            step(batch)
+            policy.step(batch, settings.sampling.temperature)
 
-    step(steps[0])
+    policy.step(steps[0], settings.sampling.temperature)
     return _timed(train)
 
 
