@@ -39,7 +39,7 @@ SMALL = Case(
     (f"--eval.problems={EVALUATED}",),
     steps=60,
     steady=slice(12, -3),
-    shape=Shape(threads=1, micro_batches=4),
+    shape=Shape(threads=2, micro_batches=4),
 )
 SMOLLM2 = Case(
     "trl_smollm2",
