@@ -19,5 +19,5 @@ echo "[2/4] a small policy and its cold start on worked solutions" >&2
 [ -f "$root/policy/sft.json" ] || "$hero" sft "$config" --sft.out "$root/policy" "$@"
 echo "[3/4] a reward model from labelled samples of that policy" >&2
 [ -f "$root/reward-model/rm.json" ] || "$hero" rm "$config" "${paths[@]}" --rm.out "$root/reward-model" "$@"
-echo "[4/4] HERO: one learner, one actor, two scorers; held-out accuracy before and after" >&2
+echo "[4/4] HERO: one learner, one actor, one scorer; held-out accuracy before and after" >&2
 exec "$hero" up "$config" "${paths[@]}" --run.folder "$root/hero" "$@"
