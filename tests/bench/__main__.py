@@ -102,7 +102,7 @@ BENCHES = {
         "pipeline",
         7,
         True,
-        "the default job in short: wall time of a step / best possible <= 1.2, broker and serialization <= 2 % of it, "
+        "the default job in short: wall time of a step / best possible <= 1.18, broker and serialization <= 2 % of it, "
         "resident memory <= 6 GB",
     ),
     "trl": Bench(
