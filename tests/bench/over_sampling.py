@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench.pipeline import CONFIG, STEADY, _hero
+from tests.bench.pipeline import CONFIG, STEADY, hero
 
 SHARE, STEPS, COLD_START_S = 0.5, 40, 60
 TARGET = 1.0
@@ -24,7 +24,7 @@ def run(base: Path = CONFIG) -> dict[str, Any]:
     """Row `over_sampling`: wall seconds of a step with it / without; the detail has the bias."""
     with tempfile.TemporaryDirectory(prefix="hero-bench-") as folder:
         root = Path(folder)
-        _hero("sft", str(base), f"--sft.out={root / 'policy'}", f"--sft.max_seconds={COLD_START_S}")
+        hero("sft", str(base), f"--sft.out={root / 'policy'}", f"--sft.max_seconds={COLD_START_S}")
         without, over = (_measured(base, root, share) for share in (0.0, SHARE))
     ratio = over["step_s"] / without["step_s"]
     return {
@@ -39,7 +39,7 @@ def run(base: Path = CONFIG) -> dict[str, Any]:
 def _measured(base: Path, root: Path, share: float) -> dict[str, Any]:
     """Seconds of a step; tokens and accuracy of the completions that were trained on and of those that were dropped."""
     folder = root / f"run-{share}"
-    _hero(
+    hero(
         "up",
         str(base),
         f"--model.policy={root / 'policy'}",

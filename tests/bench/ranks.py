@@ -22,7 +22,7 @@ from learner import distributed
 from learner.policy import Policy, PolicyOptions, StepResult
 from learner.ranks import joined
 from learner.team import Team, follow
-from tests.bench.learner_step import LR, SMALL, SMOLLM2, TEMPERATURE, _sequences
+from tests.bench.learner_step import LR, SMALL, SMOLLM2, TEMPERATURE, random_sequences
 from tests.until import until
 
 WALL_TARGET = 1.2  # two ranks on two shared cores; with free ones a step takes less than with one
@@ -94,7 +94,7 @@ def main(size: str, folder: Path) -> int:
         if ranks.rank:
             follow(policy, ranks)
         else:
-            batch = _sequences(*chosen["sequences"], chosen["config"].vocab_size)
+            batch = random_sequences(*chosen["sequences"], chosen["config"].vocab_size)
             team = Team(policy, ranks)
             for _ in range(chosen["steps"] + 1):
                 team.step(batch, TEMPERATURE)

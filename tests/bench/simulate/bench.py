@@ -13,7 +13,7 @@ from typing import Any
 
 from common import config
 from common.settings import Sections
-from deploy.summary import metrics_lines
+from deploy.summary import lines_by_step
 from tests.bench import pipeline
 from tests.bench.processes import Watch
 from tests.bench.simulate import cost
@@ -44,7 +44,7 @@ def run() -> list[dict[str, Any]]:
 def _step(settings: Sections, watch: Watch | None) -> dict[str, Any]:
     """Wall time of a step as simulated from stage times / as it was; the larger over the smaller is the ratio."""
     learner = settings.learner
-    lines = metrics_lines(settings.run.folder / "metrics.jsonl")
+    lines = lines_by_step(settings.run.folder / "metrics.jsonl")
     lines = lines[steady(len(lines), learner.max_staleness)]
     step_s = (lines[-1]["time"] - lines[0]["time"]) / (len(lines) - 1)
     groups = last_groups(settings)

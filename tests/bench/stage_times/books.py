@@ -7,7 +7,7 @@ import statistics
 import time
 
 from common.settings import Sections
-from deploy.summary import metrics_lines
+from deploy.summary import lines_by_step
 from tests.bench import transport
 from tests.bench.stages import Group
 
@@ -15,7 +15,7 @@ from tests.bench.stages import Group
 def measure(settings: Sections, groups: list[Group]) -> dict[str, float]:
     """learner_group_s. The server's CPU-seconds are in it, and those of packing on all sides."""
     size = settings.learner.groups_per_step
-    lines = metrics_lines(settings.run.folder / "metrics.jsonl")
+    lines = lines_by_step(settings.run.folder / "metrics.jsonl")
     log_s = statistics.median(line["seconds"]["log"] for line in lines)
     batch = transport.Batch(
         groups=size,
