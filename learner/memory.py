@@ -35,8 +35,8 @@ def fitting_budget(settings: Sections) -> int:
 
 
 @contextmanager
-def halved_when_full(settings: Sections) -> Iterator[None]:
-    """Turns want of memory into MemoryFull, with half the budget on record for the next start.
+def halved_when_full(settings: Sections, budget: int) -> Iterator[None]:
+    """Turns want of memory into MemoryFull, with half of the `budget` that was taken on record for the next start.
 
     A budget of one sequence of the longest kind is not halved, since nothing smaller can be computed: ModelError.
     """
@@ -45,7 +45,6 @@ def halved_when_full(settings: Sections) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not _is_full(error):
             raise
-        asked, budget = settings.learner.micro_batch_tokens, fitting_budget(settings)
         half = max(budget // 2, settings.data.max_prompt_tokens + settings.sampling.max_tokens)
         if half >= budget:
             raise ModelError(
@@ -54,7 +53,7 @@ def halved_when_full(settings: Sections) -> Iterator[None]:
                 f"sampling.max_tokens ({error})"
             ) from error
         part = _file(settings).with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({"asked": asked, "fits": half}))
+        part.write_text(json.dumps({"asked": settings.learner.micro_batch_tokens, "fits": half}))
         part.replace(_file(settings))
         raise MemoryFull(
             f"out of memory with micro-batches of {budget} tokens; the next start takes {half}, as {FILE} in the run "

@@ -63,11 +63,12 @@ def run(settings: Sections, url: str, run_id: str, problems: list[Problem], rank
     broker = Broker(url, run_id, "learner", stop=stop)
     broker.check()
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    team = Team(_policy(settings, model), ranks)
+    budget = fitting_budget(settings)
+    team = Team(_policy(settings, model, budget), ranks)
     renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
     learner = Learner(settings, broker, team, renderer, problems, stop)
     try:
-        with halved_when_full(settings):
+        with halved_when_full(settings, budget):
             learner.start()
             learner.loop()
             learner.finish()
@@ -80,14 +81,15 @@ def run_with_others(settings: Sections, ranks: Ranks) -> int:
     """Every other rank: does its part until rank 0 has ended; returns the exit code."""
     stop_on_signals(DRAIN_S, ranks.stop)
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    with halved_when_full(settings):
-        follow(_policy(settings, model), ranks)
+    budget = fitting_budget(settings)
+    with halved_when_full(settings, budget):
+        follow(_policy(settings, model, budget), ranks)
     return 0
 
 
-def _policy(settings: Sections, model: Path) -> Policy:
+def _policy(settings: Sections, model: Path, micro_batch_tokens: int) -> Policy:
     torch.set_num_threads(settings.learner.threads)
-    return Policy(model, replace(policy_options(settings), micro_batch_tokens=fitting_budget(settings)))
+    return Policy(model, replace(policy_options(settings), micro_batch_tokens=micro_batch_tokens))
 
 
 class Learner:

@@ -20,18 +20,19 @@ SCRIPT = """
 import resource, sys
 from pathlib import Path
 from common.settings import Sections
-from learner.memory import halved_when_full
+from learner.memory import fitting_budget, halved_when_full
 from learner.worker import _policy
 from tests.integration.team_script import sequences
 
 model, out, megabytes, settings = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 settings = Sections.model_validate_json(settings)
-policy = _policy(settings, model)
+budget = fitting_budget(settings)
+policy = _policy(settings, model, budget)
 if megabytes:
     [used] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")]
     resource.setrlimit(resource.RLIMIT_DATA, (used * 1024 + megabytes * 2**20,) * 2)
 try:
-    with halved_when_full(settings):
+    with halved_when_full(settings, budget):
         print(policy.step(sequences(640, 1), 1.0).metrics["micro_batches"])
 except Exception as error:
     print(error)
@@ -75,8 +76,15 @@ def test_the_budget_is_halved_until_it_fits_and_the_step_is_the_same(model: Path
         torch.testing.assert_close(tight[name], weight, rtol=0, atol=2e-5)
 
 
+def test_two_ranks_that_are_full_at_once_halve_it_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(MemoryFull, match="takes 8192"), halved_when_full(settings(tmp_path), ASKED):
+            raise torch.OutOfMemoryError("no room")
+    assert fitting_budget(settings(tmp_path)) == 8192
+
+
 def test_another_setting_starts_anew(tmp_path: Path) -> None:
-    with pytest.raises(MemoryFull, match="takes 8192"), halved_when_full(settings(tmp_path)):
+    with pytest.raises(MemoryFull, match="takes 8192"), halved_when_full(settings(tmp_path), ASKED):
         raise torch.OutOfMemoryError("no room")
     assert fitting_budget(settings(tmp_path)) == 8192
     assert fitting_budget(settings(tmp_path, micro_batch_tokens=3000)) == 3000
@@ -92,11 +100,11 @@ def test_a_torn_record_is_none(tmp_path: Path, text: str) -> None:
 
 def test_less_than_one_sequence_cannot_be_computed(tmp_path: Path) -> None:
     tiny = settings(tmp_path, micro_batch_tokens=60)
-    with pytest.raises(ModelError, match=r"learner\.gradient_checkpointing"), halved_when_full(tiny):
+    with pytest.raises(ModelError, match=r"learner\.gradient_checkpointing"), halved_when_full(tiny, 60):
         raise torch.OutOfMemoryError("no room")
 
 
 def test_other_errors_are_their_own(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), halved_when_full(settings(tmp_path)):
+    with pytest.raises(RuntimeError, match="shapes"), halved_when_full(settings(tmp_path), ASKED):
         raise RuntimeError("shapes")
     assert not (tmp_path / FILE).exists()
