@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from common.errors import CheckpointError
-from common.schema import Scored, Ticket
+from common.schema import Scored
 from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
@@ -21,9 +21,9 @@ class Issuer(Issuing):
     """Turns problems into tickets of the seeded order."""
 
     def __init__(self, settings: Sections, broker: Broker, renderer: Renderer, problems: Sequence[Problem]) -> None:
-        super().__init__(broker)
+        s = settings.sampling
+        super().__init__(broker, renderer, "train", (s.completions, s.temperature, s.top_p, s.max_tokens))
         self._settings = settings
-        self._renderer = renderer
         self.waits_for_a_plan = False
         """Whether the next tickets wait for a checkpoint that has their epoch."""
         self._problems = problems
@@ -72,22 +72,5 @@ class Issuer(Issuing):
             except ValueError as error:
                 raise CheckpointError(f"{error}; resume with the same data") from error
 
-    def _ticket(self, id: int, attempt: int, incarnation: int, step: int) -> Ticket:
-        problem = self._problems[self._order.row(id)]
-        sampling = self._settings.sampling
-        return Ticket(
-            run=self._broker.run,
-            lane="train",
-            id=id,
-            attempt=attempt,
-            question=problem.question,
-            gold=problem.answer,
-            meta=problem.meta,
-            prompt_ids=self._renderer.prompt_ids(problem.question),
-            completions=sampling.completions,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            incarnation=incarnation,
-            step=step,
-        )
+    def _problem(self, id: int) -> Problem:
+        return self._problems[self._order.row(id)]

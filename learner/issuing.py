@@ -7,11 +7,17 @@ from collections.abc import Container, Iterable
 
 import structlog
 
+from common.lanes import Lane
 from common.schema import Ticket
 from common.streams import Broker
+from common.tasks import Problem
 from learner.ledger import Ledger
+from learner.render import Renderer
 
 ISSUE_TOGETHER = 64  # tickets a round trip: one each costs more than packing them
+
+Sampled = tuple[int, float, float, int]
+"""How a ticket is to be sampled: completions, temperature, top_p, max_tokens."""
 
 log = structlog.get_logger("learner")
 
@@ -19,12 +25,15 @@ log = structlog.get_logger("learner")
 class Issuing(ABC):
     """What both lanes do with their tickets. Every call may raise BrokerFull, and has booked what was put up."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, renderer: Renderer, lane: Lane, sampled: Sampled) -> None:
         self._broker = broker
+        self._renderer = renderer
+        self._lane = lane
+        self._sampled = sampled
 
     @abstractmethod
-    def _ticket(self, id: int, attempt: int, incarnation: int, step: int) -> Ticket:
-        """The ticket of an id; its prompt is the same in every attempt."""
+    def _problem(self, id: int) -> Problem:
+        """The problem of an id, the same in every attempt."""
 
     def put_up(self, ledger: Ledger, count: int, incarnation: int, step: int) -> None:
         """So many new tickets, the ids in sequence."""
@@ -48,3 +57,23 @@ class Issuing(ABC):
         self.put_up_again(ledger, lost, incarnation, step)
         if lost:
             log.warning("tickets were lost by the broker and issued again", count=len(lost), ids=lost[:10])
+
+    def _ticket(self, id: int, attempt: int, incarnation: int, step: int) -> Ticket:
+        problem = self._problem(id)
+        completions, temperature, top_p, max_tokens = self._sampled
+        return Ticket(
+            run=self._broker.run,
+            lane=self._lane,
+            id=id,
+            attempt=attempt,
+            question=problem.question,
+            gold=problem.answer,
+            meta=problem.meta,
+            prompt_ids=self._renderer.prompt_ids(problem.question),
+            completions=completions,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            incarnation=incarnation,
+            step=step,
+        )

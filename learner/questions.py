@@ -9,7 +9,7 @@ import structlog
 
 from common import problems
 from common.errors import DataError
-from common.schema import Scored, Ticket
+from common.schema import Scored
 from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
@@ -25,11 +25,10 @@ class Questions(Issuing):
     first = 0
 
     def __init__(self, settings: Sections, broker: Broker, renderer: Renderer) -> None:
-        super().__init__(broker)
-        self._renderer = renderer
-        self._options = settings.eval
-        self._max_tokens = settings.eval.max_tokens or settings.sampling.max_tokens
-        sets = dict(held_out(settings, renderer)) if settings.eval.every_steps else {}
+        o = settings.eval
+        max_tokens = o.max_tokens or settings.sampling.max_tokens
+        super().__init__(broker, renderer, "eval", (o.samples, o.temperature, o.top_p, max_tokens))
+        sets = dict(held_out(settings, renderer)) if o.every_steps else {}
         self._problems = [problem for found in sets.values() for problem in found]
         self.sizes = {name: len(found) for name, found in sets.items()}
         """Problems of each set."""
@@ -55,32 +54,8 @@ class Questions(Issuing):
             and (ticket.completions, ticket.temperature, ticket.top_p, ticket.max_tokens) == self._sampled
         )
 
-    @property
-    def _sampled(self) -> tuple[int, float, float, int]:
-        return self._options.samples, self._options.temperature, self._options.top_p, self._max_tokens
-
     def _problem(self, id: int) -> Problem:
         return self._problems[(id - self.first) % len(self._problems)]
-
-    def _ticket(self, id: int, attempt: int, incarnation: int, step: int) -> Ticket:
-        problem = self._problem(id)
-        completions, temperature, top_p, max_tokens = self._sampled
-        return Ticket(
-            run=self._broker.run,
-            lane="eval",
-            id=id,
-            attempt=attempt,
-            question=problem.question,
-            gold=problem.answer,
-            meta=problem.meta,
-            prompt_ids=self._renderer.prompt_ids(problem.question),
-            completions=completions,
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            incarnation=incarnation,
-            step=step,
-        )
 
 
 def held_out(settings: Sections, renderer: Renderer) -> Iterator[tuple[str, list[Problem]]]:
