@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import tasks
 from common.errors import DataError, ModelError
+from common.families import PHRASES
 from common.models import local_folder
 from common.problems import load
 from common.settings import Sections
@@ -29,7 +29,7 @@ def sft(settings: Sections) -> int:
         base = local_folder(settings.sft.base, "sft.base")
     else:
         base = out.with_name(out.name + "-untrained")
-        small_model.create(base, settings.run.seed, max_tokens=settings.actor.max_model_len, phrases=tasks.PHRASES)
+        small_model.create(base, settings.run.seed, max_tokens=settings.actor.max_model_len, phrases=PHRASES)
     examples = _own_samples(settings, base) if settings.sft.source == "samples" else _solutions(settings)
     torch.set_num_threads(settings.sft.threads)
     s = settings.sft

@@ -34,13 +34,19 @@ class Sampler:
     def __init__(self, settings: Sections, model: Path) -> None:
         options = engine_options(settings, model, settings.run.seed)
         self._room = options.max_num_seqs
-        self._engine = Engine(options, version=0)
+        self._version = 0
+        self._engine = Engine(options, self._version)
 
     def __enter__(self) -> Sampler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._engine.close()
+
+    def load(self, model: Path) -> None:
+        """Takes the weights of another model of the same shape."""
+        self._version += 1
+        self._engine.load(model, self._version)
 
     def sample(
         self,

@@ -116,8 +116,7 @@ class Learner:
         questions = Questions(settings, broker, renderer)
         self._evaluation = Evaluation(settings, broker, self._committer, questions, self._room)
         self._order = order_of(settings, policy.vocabulary)
-        folder = settings.run.folder
-        self._export = folder / "export"
+        self._folder = folder = settings.run.folder
         self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
         self._metrics_log = MetricsLog(folder / "metrics.jsonl")
         ranks = distributed.world_size()
@@ -265,6 +264,9 @@ class Learner:
         self._skips.saw(result.skipped, [delivery.ticket.id for delivery in batch])
         published = time.monotonic()
         self._publisher.publish(self._incarnation, self._step)
+        every = self._options.export_every_steps
+        if every and self._step % every == 0:
+            self._export(f"exports/step-{self._step:08d}")
         seconds = result.seconds | {
             "waiting": waited,
             "step": trained - started,
@@ -336,13 +338,17 @@ class Learner:
             self._issuer.saved()
             self._scores.saved()
 
+    def _export(self, name: str) -> bool:
+        """A model folder in the run folder; False after a stop while there was no room for it."""
+        return self._room.write(lambda: self._policy.export(self._folder / name)) is not None
+
     def finish(self) -> None:
         """Last commit and export; the run is over when all steps are done, and the last evaluation."""
         if self._committer.settled:
             self._commit()
-        if self._done and self._room.write(lambda: self._policy.export(self._export)):
+        if self._done and self._export("export"):
             self._broker.finish()
-            log.info("finished", step=self._step, export=str(self._export), **self._ledger.counts())
+            log.info("finished", step=self._step, **self._ledger.counts())
         else:
             log.info("stopped; the same command resumes", step=self._step, of=self._settings.run.steps)
 

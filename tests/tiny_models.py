@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Deberta
 from learner import small_model
 
 
-def policy(folder: Path, *, max_tokens: int = 128) -> Path:
+def policy(folder: Path, *, max_tokens: int = 128, seed: int = 0, intermediate_size: int = 128) -> Path:
     """A random causal model with its character tokenizer."""
-    shape = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": 128}
-    small_model.create(folder, 0, **shape, max_tokens=max_tokens)
+    shape = {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": intermediate_size}
+    small_model.create(folder, seed, **shape, max_tokens=max_tokens)
     return folder
 
 

@@ -119,6 +119,9 @@ class LearnerSettings(Section):
     keep_best: bool = False
     """Keeps the best one too, with a model folder in it: `checkpoints/best/export`. Best by evaluation beside training,
     without one by the mean share of right completions in the batches since the last checkpoint."""
+    export_every_steps: Annotated[int, Field(ge=0)] = 0
+    """A model folder every so many steps, for `hero eval`: `exports/step-00000050` in the run folder. 0 is off; that of
+    the last step is `export`."""
     reward_log_mb: Positive = 512
     """Size of the reward log in the run folder, over its rotated files."""
 

@@ -29,17 +29,19 @@ FILE, PICTURE = "eval.json", "eval.png"
 
 
 def evaluate(settings: Sections, out: Path, models: Mapping[str, Path], stop: threading.Event) -> int:
-    """Evaluates the models on the prepared sets that they lack, one engine at a time.
+    """Evaluates the models on the prepared sets that they lack, one engine at a time: models that differ in nothing but
+    their weights, as the exports of one run, take turns in one.
 
     Returns the exit code of the process that failed, 0 when all is there, or when `stop` was set: what is finished is
     kept.
     """
     wanted = rows.missing(settings, out, models, console)
     write_atomically(out / SETTINGS, config.dump(settings))
-    for name, set_names in wanted.items():
-        if not set_names or stop.is_set():
-            continue
-        command = [sys.executable, "-m", "deploy.evaluation.sample", str(out), name, str(models[name]), *set_names]
+    for alike in _by_shape({name: models[name] for name, set_names in wanted.items() if set_names}):
+        if stop.is_set():
+            break
+        asked = [part for name in alike for part in (name, str(models[name]), ",".join(wanted[name]))]
+        command = [sys.executable, "-m", "deploy.evaluation.sample", str(out), *asked]
         environment = computing_environment(settings.actor.threads)
         process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, start_new_session=True)
         while process.poll() is None:
@@ -50,6 +52,16 @@ def evaluate(settings: Sections, out: Path, models: Mapping[str, Path], stop: th
         if process.returncode:
             return process.returncode
     return 0
+
+
+def _by_shape(models: Mapping[str, Path]) -> list[list[str]]:
+    """Names of models of one architecture and tokenizer together, in order."""
+    found: dict[tuple[bytes, ...], list[str]] = {}
+    for name, folder in models.items():
+        files = (folder / "config.json", folder / "tokenizer.json", folder / "tokenizer_config.json")
+        shape = tuple(file.read_bytes() if file.is_file() else str(folder).encode() for file in files)
+        found.setdefault(shape, []).append(name)
+    return list(found.values())
 
 
 def conclude(out: Path, results: Sequence[rows.Result], k: Sequence[int]) -> dict[str, Any]:

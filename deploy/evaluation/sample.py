@@ -1,7 +1,8 @@
-"""One model on the sets that it lacks: `python -m deploy.evaluation.sample OUT NAME MODEL_FOLDER SET...`.
+"""Models of one shape on the sets that each lacks: `python -m deploy.evaluation.sample OUT NAME FOLDER SET,SET ...`.
 
-A process of its own, so that the engine's memory is free again before the next model, or training, starts. Settings and
-sets are in OUT; every set is written when it is finished.
+A process of its own, so that the engine's memory is free again before other models, or training, start; models that
+differ in their weights alone follow each other in one engine. Settings and sets are in OUT; every set is written when
+it is finished.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,43 +32,66 @@ if TYPE_CHECKING:
 SETTINGS = "settings.json"
 
 
-def evaluate(settings: Sections, out: Path, name: str, model: Path, set_names: Sequence[str]) -> None:
-    """Samples and judges; writes one result for each set, whose seconds add up to those of the whole."""
+@dataclass(frozen=True)
+class Wanted:
+    """A model and the sets that it is asked."""
+
+    name: str
+    folder: Path
+    sets: list[str]
+
+
+def evaluate(settings: Sections, out: Path, models: Sequence[Wanted]) -> None:
+    """Samples and judges; writes one result for each model and set, whose seconds add up to those of the whole."""
     from deploy.sampling import Sampler
-    from learner.render import Renderer
 
     started = time.monotonic()
-    weights = identity(name, model)
-    renderer = Renderer(model, settings.data.system_prompt, settings.model.trust_remote_code)
-    with Bars(console=console) as progress, Sampler(settings, model) as sampler:
-        for set_name in set_names:
-            held = sets.read(out, set_name)
-            asked = rows.asked(settings, held)
-            prompts = [renderer.prompt_ids(problem.question).tolist() for problem in held.problems]
-            fit = [place for place, ids in enumerate(prompts) if len(ids) < asked.max_model_len]
-            if len(fit) < len(prompts):
-                console.print(
-                    f"{set_name}: {len(prompts) - len(fit)} of {len(prompts)} prompts leave no room in "
-                    f"actor.max_model_len = {asked.max_model_len} tokens; each counts as a problem not solved",
-                    highlight=False,
-                )
-            made = _sampled(sampler, asked, [prompts[place] for place in fit], progress, f"{name}, {set_name}")
-            with sandbox_of(settings, held.about["verifier"]) as sandbox:
-                found = dict(zip(fit, _judged(sandbox, held, fit, made, progress), strict=True))
-            problems = [
-                {
-                    "line": held.lines[place],
-                    "question": problem.question[: rows.TEXT_CHARS],
-                    "gold": problem.answer,
-                    "task": problem.meta.get("task"),
-                    "prompt_tokens": len(prompts[place]),
-                    **found.get(place, {"greedy": None, "samples": []}),
-                }
-                for place, problem in enumerate(held.problems)
-            ]
-            ended = time.monotonic()
-            rows.write(out, rows.Result(name, set_name, str(model), weights, asked, ended - started, problems))
-            started = ended
+    weights = identity(models[0].name, models[0].folder)  # before they are read: if they change meanwhile, it shows
+    with Bars(console=console) as progress, Sampler(settings, models[0].folder) as sampler:
+        for model, following in zip(models, [*models[1:], None], strict=True):
+            started = _one_model(settings, out, model, weights, sampler, progress, started)
+            if following:
+                weights = identity(following.name, following.folder)
+                sampler.load(following.folder)
+
+
+def _one_model(
+    settings: Sections, out: Path, model: Wanted, weights: str, sampler: Sampler, progress: Bars, started: float
+) -> float:
+    """Returns when the last set was finished."""
+    from learner.render import Renderer
+
+    renderer = Renderer(model.folder, settings.data.system_prompt, settings.model.trust_remote_code)
+    name = model.name
+    for set_name in model.sets:
+        held = sets.read(out, set_name)
+        asked = rows.asked(settings, held)
+        prompts = [renderer.prompt_ids(problem.question).tolist() for problem in held.problems]
+        fit = [place for place, ids in enumerate(prompts) if len(ids) < asked.max_model_len]
+        if len(fit) < len(prompts):
+            console.print(
+                f"{set_name}: {len(prompts) - len(fit)} of {len(prompts)} prompts leave no room in "
+                f"actor.max_model_len = {asked.max_model_len} tokens; each counts as a problem not solved",
+                highlight=False,
+            )
+        made = _sampled(sampler, asked, [prompts[place] for place in fit], progress, f"{name}, {set_name}")
+        with sandbox_of(settings, held.about["verifier"]) as sandbox:
+            found = dict(zip(fit, _judged(sandbox, held, fit, made, progress), strict=True))
+        problems = [
+            {
+                "line": held.lines[place],
+                "question": problem.question[: rows.TEXT_CHARS],
+                "gold": problem.answer,
+                "task": problem.meta.get("task"),
+                "prompt_tokens": len(prompts[place]),
+                **found.get(place, {"greedy": None, "samples": []}),
+            }
+            for place, problem in enumerate(held.problems)
+        ]
+        ended = time.monotonic()
+        rows.write(out, rows.Result(name, set_name, str(model.folder), weights, asked, ended - started, problems))
+        started = ended
+    return started
 
 
 def _sampled(
@@ -130,10 +155,14 @@ def _one(completed: Completed, verdict: Verdict) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     logs.quiet_libraries()
-    out, name, model, *set_names = arguments
+    out, *triples = arguments
+    models = [
+        Wanted(name, Path(folder), own.split(","))
+        for name, folder, own in zip(triples[::3], triples[1::3], triples[2::3], strict=True)
+    ]
     try:
         settings = config.from_dump((Path(out) / SETTINGS).read_text())
-        evaluate(settings, Path(out), name, Path(model), set_names)
+        evaluate(settings, Path(out), models)
     except HeroError as error:
         return config.fail(error)
     except OSError as error:  # a full disk

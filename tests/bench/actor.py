@@ -24,8 +24,8 @@ import numpy as np
 
 from actors.engine import Engine, EngineOptions
 from actors.worker import Actor
-from common import tasks
 from common.deliveries import Delivery
+from common.families import PHRASES
 from common.schema import Policy, Rollout, Scored
 from common.server import LocalServer
 from common.settings import Sections
@@ -84,7 +84,7 @@ def _timed(sample: Sampler) -> Rate:
 def _both_sides(folder: Path) -> Iterator[dict[str, Callable[[int, int], Sampler]]]:
     """By side: (seed, groups) -> what samples them; only that is timed."""
     model = folder / "model"
-    small_model.create(model, 0, max_tokens=MAX_MODEL_LEN, phrases=tasks.PHRASES)
+    small_model.create(model, 0, max_tokens=MAX_MODEL_LEN, phrases=PHRASES)
     options = EngineOptions(str(model), max_model_len=MAX_MODEL_LEN, max_num_seqs=GROUPS_IN_FLIGHT * COMPLETIONS)
     with LocalServer(folder / "broker", memory_mb=512) as server:
         engine = Engine(options, version=0)

@@ -101,3 +101,29 @@ def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     # And under other settings the results are not mixed
     assert started(tmp_path, *arguments, "--eval.temperature", 0.5).wait(60) == 5
     assert "temperature 0.8 is now 0.5" in " ".join(said.read_text().split())
+
+
+def test_models_of_one_shape_share_an_engine(tmp_path: Path) -> None:
+    # Given two policies that differ in their weights, and one of another architecture
+    policies = {name: tiny_models.policy(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))}
+    policies["wide"] = tiny_models.policy(tmp_path / "wide", seed=1, intermediate_size=96)
+    (tmp_path / "set.jsonl").write_text("".join(f'{{"question": "{i} + {i} = ?", "answer": "7"}}\n' for i in range(9)))
+    common = (
+        "--data", tmp_path / "set.jsonl", "--eval.samples", SAMPLES, "--eval.max_tokens", MAX_TOKENS,
+        "--sampling.max_tokens", 16, "--data.max_prompt_tokens", 32,
+        "--actor.max_model_len", CONTEXT, "--actor.kv_cache_gib", 0.1,
+    )  # fmt: skip
+    # When all are evaluated by one command, and each by its own
+    together = [f"{name}={folder}" for name, folder in policies.items()]
+    assert started(tmp_path, *together, "--out", tmp_path / "all", *common).wait(300) == 0
+    for given in together[1:]:
+        assert started(tmp_path, given, "--out", tmp_path / "alone" / given[:3], *common).wait(300) == 0
+    # Then each said the same, and not what another said
+    texts = {}
+    for name in policies:
+        header, problems = read(tmp_path / "all" / "rows" / name / "set.jsonl")
+        assert header["folder"] == str(policies[name])
+        texts[name] = [[one["text"] for one in [row["greedy"], *row["samples"]]] for row in problems]
+        if name != "one":
+            assert read(tmp_path / "alone" / name[:3] / "rows" / name / "set.jsonl")[1] == problems
+    assert texts["one"] != texts["two"] and texts["two"] != texts["wide"]

@@ -75,6 +75,20 @@ def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:
     assert (bench.folder / "export" / "config.json").is_file()
 
 
+def test_a_model_folder_at_every_so_many_steps(bench: Bench) -> None:
+    bench.changes = {"export_every_steps": 2}
+    finish(bench.learner(steps=5))
+
+    found = bench.folder / "exports"
+    assert sorted(path.name for path in found.iterdir()) == ["step-00000002", "step-00000004"]
+    second, fourth, last = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (found / "step-00000002", found / "step-00000004", bench.folder / "export")
+    )
+    assert all(not torch.equal(one["model.norm.weight"], other["model.norm.weight"])
+               for one, other in ((second, fourth), (fourth, last)))  # fmt: skip
+
+
 def test_gradients_that_stay_not_finite_end_the_run_by_name_and_lose_nothing(bench: Bench) -> None:
     bench.changes = {"max_skipped_batches": 2, "checkpoint_every_steps": 1}
     learner = bench.learner(steps=9)

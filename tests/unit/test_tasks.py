@@ -17,13 +17,15 @@ FAMILIES = {
     "simple_geometry": {"min_sides": 3, "max_sides": 5},
     "products": {"min_digits": 1, "max_digits": 2},
     "gcd": {"max_value": 200},
+    "time_intervals": {"task_types": ["time", "time_seconds"]},
+    "complex_arithmetic": {"min_real": -99, "max_real": 99},
 }
 
 
 def test_worked_solutions_are_right_and_end_in_the_answer() -> None:
     for problem in tasks.generate(FAMILIES, 400, seed=3):
         assert problem.solution is not None
-        _, boxed = problem.solution.split(" ")
+        _, _, boxed = problem.solution.partition(" ")
         assert boxed == f"\\boxed{{{problem.answer}}}"
         assert tasks.judge(problem.meta, problem.answer, problem.solution) == 1.0
 
@@ -41,6 +43,36 @@ def test_worked_solutions_are_right_and_end_in_the_answer() -> None:
         ),
         ("products", {"expression": "42 * 25"}, "1050", "42*20+42*5=840+210=1050 \\boxed{1050}"),
         ("products", {"expression": "25 * 60"}, "1500", "25*60=1500 \\boxed{1500}"),
+        (
+            "time_intervals",
+            {"task_type": "time", "start_time": "2026-01-01 15:33:00", "end_time": "2026-01-01 19:19:00"},
+            "03:46",
+            "09-3=06,7-3-0=04;08-5=03,1-1-0=00 \\boxed{03:46}",
+        ),
+        (
+            "time_intervals",
+            {"task_type": "time_seconds", "start_time": "2026-01-01 01:00:30", "end_time": "2026-01-01 02:00:10"},
+            "00:59:40",
+            "00-0=00,7-3-0=04;9+0=09,5+0+0=05;01-1=00,0-0-0=00 \\boxed{00:59:40}",
+        ),
+        (
+            "complex_arithmetic",
+            {"num1": [3.0, -9.0], "num2": [-6.0, -5.0], "operation": "-"},
+            "9.0 - 4.0i",
+            "3+6=09,0+0+0=00;-(09-5=04,0-0-0=00) \\boxed{9.0 - 4.0i}",
+        ),
+        (
+            "complex_arithmetic",
+            {"num1": [1.0, 2.0], "num2": [3.0, 4.0], "operation": "*"},
+            "-5.0 + 10.0i",
+            "1*3=3,2*4=8,1*4=4,2*3=6;-(08-3=05,0-0-0=00);4+6=10,0+0+1=01 \\boxed{-5.0 + 10.0i}",
+        ),
+        (
+            "complex_arithmetic",
+            {"num1": [-5.0, 10.0], "num2": [3.0, 4.0], "operation": "/"},
+            "1.0 + 2.0i",
+            "25/25=1,50/25=2 \\boxed{1.0 + 2.0i}",
+        ),
     ],
 )
 def test_the_steps_of_each_family(family: str, metadata: dict[str, object], answer: str, solution: str) -> None:
@@ -52,6 +84,25 @@ def test_euclids_steps_are_remainders() -> None:
     assert steps == "98,58,40,18,4,2,0 \\boxed{2}"
 
 
+def test_a_family_without_steps_for_a_problem_gives_it_no_solution() -> None:
+    [problem] = tasks.generate({"time_intervals": {"task_types": ["date"]}}, 1, seed=1)
+    assert problem.solution is None
+    assert tasks.judge(problem.meta, problem.answer, f"\\boxed{{{problem.answer}}}") == 1.0
+
+
+def test_what_is_kept_of_a_problem_does_not_depend_on_the_day() -> None:
+    for problem in tasks.generate({"time_intervals": {"task_types": ["time"]}}, 20, seed=1):
+        assert problem.meta["entry"] == '{"task_type":"time"}'
+
+
+@pytest.mark.parametrize("answer", ["nan", "NaN+NaNj", "1+nanj", "inf", "-infj", "infinity"])
+def test_what_is_no_number_is_not_right(answer: str) -> None:
+    # Given that reasoning-gym itself finds no distance between nan and the right answer
+    [problem] = tasks.generate({"complex_arithmetic": {}}, 1, seed=1)
+    # Then it earns nothing here
+    assert tasks.judge(problem.meta, problem.answer, f"\\boxed{{{answer}}}") == 0.0
+
+
 def test_the_same_seed_gives_the_same_problems_in_every_process() -> None:
     here = tasks.generate(FAMILIES, 12, seed=7)
     code = f"from common import tasks; print(*[p.question for p in tasks.generate({FAMILIES!r}, 12, seed=7)], sep='|')"
@@ -60,7 +111,7 @@ def test_the_same_seed_gives_the_same_problems_in_every_process() -> None:
 
 
 def test_families_take_turns() -> None:
-    families = [problem.meta["task"] for problem in tasks.generate(FAMILIES, 8, seed=1)]
+    families = [problem.meta["task"] for problem in tasks.generate(FAMILIES, 12, seed=1)]
     assert families == list(FAMILIES) * 2
 
 
