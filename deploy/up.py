@@ -64,7 +64,8 @@ def run(settings: Sections) -> int:
     prompts = prepare.prompts(settings, console)
     console.print(f"{len(prompts):,} prompts", highlight=False)
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
-    if settings.eval.sets:
+    around_training = bool(settings.eval.sets) and settings.eval.around_training
+    if around_training:
         sets.prepare(settings, folder / EVALUATION, console)
         _evaluate(settings, {"before": model}, stop)
     if stop.is_set():
@@ -101,7 +102,7 @@ def run(settings: Sections) -> int:
     if stop.is_set():
         return 0
     trained = time.monotonic() - started
-    found = _evaluate(settings, {"after": folder / "export"}, stop) if settings.eval.sets else None
+    found = _evaluate(settings, {"after": folder / "export"}, stop) if around_training else None
     if stop.is_set():
         return 0
     if settings.weights.folder is None:

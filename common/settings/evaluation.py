@@ -36,6 +36,8 @@ class EvalSettings(Section):
     """Held-out sets: one as data.train has it, a list of them (`NAME=gsm8k.jsonl` gives a name), or a table of names,
     {gsm8k = "gsm8k.jsonl", aime = {source = "hub:...", hub_split = "train", question = "problem"}}; more keys: answer,
     hub_config, families. None: `hero up` does not evaluate. No other part of a run sees its reasoning-gym problems."""
+    around_training: bool = True
+    """`hero up` evaluates before and after. false leaves that to `hero eval`; the sets stay held out all the same."""
     problems: Positive | None = None
     """The first so many of each set; unset: all. reasoning-gym has no end: it needs a number."""
     samples: Positive = 1

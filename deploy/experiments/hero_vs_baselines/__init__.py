@@ -1,0 +1,1 @@
+"""HERO against the verifier, the reward model and their blend: README.md is the protocol."""
