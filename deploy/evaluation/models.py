@@ -43,8 +43,9 @@ def model_folder(given: str) -> Path:
         given = str(path)
     elif path.name == "checkpoints" or any((at / "manifest.json").is_file() for at in (path, path.parent)):
         raise ModelError(
-            f"{given} is a checkpoint of DeepSpeed, which no engine reads: let its run end (`hero up` with --run.steps "
-            "at this step or above), which exports the model, and name the run's folder"
+            f"{given} is a checkpoint of DeepSpeed, which no engine reads: name a folder of RUN/exports "
+            "(learner.export_every_steps makes them), or let the run end (`hero up` with --run.steps at this step or "
+            "above), which exports the model, and name the run's folder"
         )
     folder = local_folder(given, "MODEL")
     if not any(folder.glob("*.safetensors")):

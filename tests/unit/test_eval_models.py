@@ -52,7 +52,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     cases: list[tuple[Path, str]] = [
         (ended, "has no export yet"),
         (ended / "checkpoints", "is a checkpoint of DeepSpeed"),
-        (checkpoint, "let its run end"),
+        (checkpoint, "learner.export_every_steps makes them"),
         (checkpoint / "policy", "is a checkpoint of DeepSpeed"),
         (tmp_path / "empty", "has no config.json"),
         (tmp_path / "no-weights", "has no \\*.safetensors"),
