@@ -34,6 +34,7 @@ def rm(settings: Sections) -> int:
     r = settings.rm
     refuse_foreign(r.out)
     policy = local_folder(settings.model.policy, "model.policy", settings.model.revision)
+    base = local_folder(r.base, "rm.base") if r.base else policy
     further = {file.name: _labelled(settings, file) for file in r.further}  # before hours of training
     groups = _sampled(settings, policy) if r.data is None else _chosen(settings, r.data)
     labels = [label for group in groups for label in group.labels]
@@ -60,7 +61,7 @@ def rm(settings: Sections) -> int:
             loss=r.loss,
             usage=usage_of("", settings.reward_model.layout, settings.reward_model.system_prompt),
         )
-        trained = train(policy, r.out, groups, options, show, further)
+        trained = train(base, r.out, groups, options, show, further)
     found = dataclasses.asdict(trained) | {"quality": {name: q.json() for name, q in trained.quality.items()}}
     found["seconds_in_all"] = time.monotonic() - started
     (r.out / "rm.json").write_text(json.dumps(found, indent=1))

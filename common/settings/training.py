@@ -214,6 +214,8 @@ class RMSettings(Section):
     """Reward model trained on labelled completions: samples of the policy, or a file of them."""
 
     out: Path = Path("runs/reward-model")
+    base: str = ""
+    """Causal LM whose backbone becomes the reward model; empty takes model.policy. The paper's is a larger one."""
     data: Path | None = None
     """JSONL rows with a question, a completion and whether it is correct; unset: samples of model.policy."""
     completion_field: str = "completion"
