@@ -20,7 +20,7 @@ SMALLER = {
     "problems = 400": "problems = 12",
     "samples = 8": "samples = 2",
     "examples = 12000": "examples = 1500",
-    "prompts = 1200": "prompts = 60",
+    "prompts = 10000": "prompts = 100",
     "kv_cache_gib = 0.25": "kv_cache_gib = 0.05",
 }
 EASY = {"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}

@@ -5,6 +5,7 @@ OUT/seed-1/policy               cold-started on them
 OUT/seed-1/samples/             its samples of both held-out sets at temperature 1 (`hero eval`)
 OUT/seed-1/gate.json            what the gate accepts of them, by the tasks' own scorers
 OUT/seed-1/easy.jsonl, ...      the same samples, labelled, for the reward models' held-out figures
+OUT/seed-1/critic               the reward models' backbone: deeper, cold-started on the same solutions to the end
 OUT/seed-1/rm-task, rm-gate     reward models by their labels, each with rm.json
 
 Every part is kept when it is finished, and made when it is missing.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from common import config
+from common.families import PHRASES
 from common.generated import training
 from common.tasks import Problem
 from deploy.evaluation import rows, sets
@@ -51,6 +53,10 @@ def prepare(
     if not (folder / "gate.json").is_file():
         say("what the gate accepts")
         _gate(file, samples, folder)
+    critic = folder / "critic"
+    if not (critic / "sft.json").is_file():
+        say("cold start of the critic")
+        _critic(seed, settings, folder, file, look)
     models: dict[Labels, Path] = {}
     for labels in get_args(Labels):
         models[labels] = folder / f"rm-{labels}"
@@ -84,11 +90,36 @@ def _settings(seed: int, folder: Path) -> protocol.Settings:
 def _cold_start(folder: Path, file: Path, look: Callable[[], object]) -> None:
     problems = training(config.load(file), "sft", None)
     lines = [{"question": p.question, "answer": p.answer, "solution": notation.solution(p)} for p in problems]
-    data = folder / "cold_start.jsonl"
-    write_atomically(data, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomically(folder / "cold_start.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     for leftover in (folder / "policy", folder / "policy-untrained"):
         shutil.rmtree(leftover, ignore_errors=True)
-    hero(folder / "sft.log", "sft", file, f"--data.train={data}", "--data.solution=solution", look=look)
+    hero(folder / "sft.log", "sft", file, *_data(folder), look=look)
+
+
+def _critic(seed: int, settings: protocol.Settings, folder: Path, file: Path, look: Callable[[], object]) -> None:
+    from learner import small_model
+
+    untrained, out = folder / "critic-untrained", folder / "critic"
+    for leftover in (untrained, out):
+        shutil.rmtree(leftover, ignore_errors=True)
+    longest = settings["actor"]["max_model_len"]
+    small_model.create(untrained, seed, layers=protocol.CRITIC_LAYERS, max_tokens=longest, phrases=PHRASES)
+    flags = [f"--sft.{key}={value}" for key, value in protocol.CRITIC["sft"].items()]
+    hero(
+        folder / "critic.log",
+        "sft",
+        file,
+        f"--sft.base={untrained}",
+        f"--sft.out={out}",
+        *_data(folder),
+        *flags,
+        look=look,
+    )
+
+
+def _data(folder: Path) -> list[str]:
+    """What `hero sft` reads."""
+    return [f"--data.train={folder / 'cold_start.jsonl'}", "--data.solution=solution"]
 
 
 def _gate(file: Path, samples: Path, folder: Path) -> None:
@@ -121,5 +152,11 @@ def _reward_model(file: Path, out: Path, labels: Labels, folder: Path, look: Cal
     shutil.rmtree(out, ignore_errors=True)
     further = json.dumps([str(folder / f"{test}.jsonl") for test in protocol.TESTS])
     kind = "task" if labels == "task" else "paper"
-    flags = [f"--rm.out={out}", f"--rm.label={kind}", f"--rm.further={further}"]
+    flags = [
+        f"--rm.base={folder / 'critic'}",
+        f"--rm.out={out}",
+        f"--rm.label={kind}",
+        f"--rm.further={further}",
+        "--verifier.children=2",
+    ]
     hero(folder / f"{out.name}.log", "rm", file, *flags, look=look)

@@ -13,6 +13,10 @@ SEEDS = (1, 2, 3, 4, 5)
 EVALUATED_AT = (0, 40, 80, 120)
 """Steps after which a policy is evaluated; at 0 it is the cold-started one."""
 
+CRITIC_LAYERS = 4
+CRITIC = {"sft": {"epochs": 6, "batch_tokens": 1024, "final_lr_fraction": 0.0}}
+"""The reward models' backbone: twice the policy's depth, cold-started on the same solutions to the end."""
+
 Settings = dict[str, Any]
 Labels = Literal["task", "gate"]
 Families = dict[str, dict[str, Any]]
@@ -166,6 +170,7 @@ def described() -> dict[str, Any]:
             for group, arms in (("main", MAIN), ("further", FURTHER), ("ablations", ABLATIONS))
         },
         "base": tomllib.loads(BASE.read_text()),
+        "critic": {"layers": CRITIC_LAYERS, **CRITIC},
     }
 
 
