@@ -77,7 +77,9 @@ def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:
 
 def test_a_model_folder_at_every_so_many_steps(bench: Bench) -> None:
     bench.changes = {"export_every_steps": 2}
-    finish(bench.learner(steps=5))
+    learner = bench.learner(steps=5)
+    bench.play()
+    finish(learner)
 
     found = bench.folder / "exports"
     assert sorted(path.name for path in found.iterdir()) == ["step-00000002", "step-00000004"]
