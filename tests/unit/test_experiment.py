@@ -255,6 +255,15 @@ def test_the_report_says_what_the_file_shows(tmp_path: Path) -> None:
         assert line.replace("'", "&#39;").replace(">", "&gt;") in page
 
 
+def test_what_could_not_be_measured_is_a_dash(tmp_path: Path) -> None:
+    # Given a policy that solves nothing: no recall, no AUROC
+    made = results(tmp_path, [run("hero", "hard", 1, 0.0)])
+    made.seeds["1"]["gate"]["hard"] |= {"recall": None, "precision": None}
+    made.seeds["1"]["reward_models"]["gate"]["hard"]["auroc_within"] = None
+    assert report.gate_rows(made)[1] == ["1", "hard", "50.0", "-", "1.0", "-", "90.0", "-"]
+    assert report.write(made, tmp_path / "report.html").is_file() and len(report.tables(made)) == 3
+
+
 def test_with_nothing_finished_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--arms", "ablations", "--out", str(tmp_path)]) != 0
     assert "main cells come first" in capsys.readouterr().err

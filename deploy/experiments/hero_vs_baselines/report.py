@@ -64,7 +64,7 @@ def gate_rows(results: Results) -> Rows:
     keys = ("right", "recall", "false_positive_rate", "precision")
     return [
         [seed, test, *(_percent(known["gate"][test][key]) for key in keys)]
-        + [f"{known['reward_models'][labels][test]['auroc_within']:.3f}" for labels in ("task", "gate")]
+        + [_percent(known["reward_models"][labels][test]["auroc_within"]) for labels in ("task", "gate")]
         for seed, known in sorted(results.seeds.items())
         for test in protocol.TESTS
     ]
