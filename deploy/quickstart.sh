@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a language model that HERO has made better, on two cores without a GPU, in a quarter of an hour:
+# From a fresh clone to a language model that HERO has made better, on two cores without a GPU, in five minutes:
 #   bash deploy/quickstart.sh                       everything into runs/quickstart
 #   bash deploy/quickstart.sh runs/seed1 --run.seed 1
 # Any setting may follow as a flag. Run again, it goes on where it was.

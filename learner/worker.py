@@ -264,9 +264,6 @@ class Learner:
         self._skips.saw(result.skipped, [delivery.ticket.id for delivery in batch])
         published = time.monotonic()
         self._publisher.publish(self._incarnation, self._step)
-        every = self._options.export_every_steps
-        if every and self._step % every == 0:
-            self._export(f"exports/step-{self._step:08d}")
         seconds = result.seconds | {
             "waiting": waited,
             "step": trained - started,
@@ -276,6 +273,9 @@ class Learner:
         }
         metrics |= self._skips.counts
         self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, self._ledger))
+        every = self._options.export_every_steps
+        if every and self._step % every == 0:
+            self._export(self._folder / "exports" / f"step-{self._step:08d}")
 
     def _log_group(
         self, group: Scored, outcome: str, gain: NDArray[np.float64] | None = None, gated: bool = False
@@ -338,17 +338,18 @@ class Learner:
             self._issuer.saved()
             self._scores.saved()
 
-    def _export(self, name: str) -> bool:
-        """A model folder in the run folder; False after a stop while there was no room for it."""
-        return self._room.write(lambda: self._policy.export(self._folder / name)) is not None
+    def _export(self, folder: Path) -> bool:
+        """A model folder; False after a stop while there was no room for it."""
+        return self._room.write(lambda: self._policy.export(folder)) is not None
 
     def finish(self) -> None:
         """Last commit and export; the run is over when all steps are done, and the last evaluation."""
         if self._committer.settled:
             self._commit()
-        if self._done and self._export("export"):
+        export = self._folder / "export"
+        if self._done and self._export(export):
             self._broker.finish()
-            log.info("finished", step=self._step, **self._ledger.counts())
+            log.info("finished", step=self._step, export=str(export), **self._ledger.counts())
         else:
             log.info("stopped; the same command resumes", step=self._step, of=self._settings.run.steps)
 

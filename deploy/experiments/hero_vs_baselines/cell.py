@@ -11,7 +11,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from common.models import identity
 from common.progress import Bars
 from common.settings import Sections
 from common.tasks import Problem
+from deploy import recorded
 from deploy.evaluation.figures import summary
 from deploy.evaluation.rows import read_all
 from deploy.experiments.hero_vs_baselines import groups, protocol
@@ -44,23 +45,15 @@ def run(cell: Cell, inputs: Inputs, out: Path, look: Callable[[int], object]) ->
     settings = protocol.settings(cell, inputs, folder / "run")
     file = keep(settings, folder / "settings.json")
     metrics = folder / "run" / "metrics.jsonl"
-    hero(folder / "up.log", "up", file, look=lambda: look(_lines(metrics)))
+    hero(folder, "up", "up", file, look=lambda: look(_lines(metrics)))
     if (folder / "run" / "bad_lines.jsonl").is_file():
         raise DataError(
             f"{cell.name}: the gate cannot read some gold answers, so its prompts are not those of other arms"
         )
     policies = {"step-0": inputs.policy} | {f"step-{step}": _export(folder, step) for step in protocol.EVALUATED_AT[1:]}
     named = [f"{name}={path}" for name, path in policies.items()]
-    hero(
-        folder / "eval.log",
-        "eval",
-        *named,
-        "--config",
-        file,
-        "--out",
-        folder / "eval",
-        look=lambda: look(_lines(metrics)),
-    )
+    done = protocol.EVALUATED_AT[-1]
+    hero(folder, "eval", "eval", *named, "--config", file, "--out", folder / "eval", look=lambda: look(done))
     return result(cell, inputs, folder, time.monotonic() - started)
 
 
@@ -68,7 +61,7 @@ def result(cell: Cell, inputs: Inputs, folder: Path, seconds: float) -> dict[str
     """From the folder of a finished cell."""
     settings = config.load(folder / "settings.json")
     accuracy = _accuracy(folder)
-    own = ["easy", "hard"] if cell.regime == "mixed" else [cell.regime]
+    own = protocol.tests_of(cell.regime)
     trained = _trained(settings)
     summed = json.loads((folder / "run" / "summary.json").read_text())
     arm = protocol.ARMS[cell.arm]
@@ -109,7 +102,7 @@ def _accuracy(folder: Path) -> list[dict[str, Any]]:
 
 def _trained(settings: Sections) -> list[groups.Group]:
     """The groups that were trained on, judged by the tasks' own scorers."""
-    records = [line for line in _reward_log(settings.run.folder) if line["outcome"] == "trained"]
+    records = [line for line in recorded.groups(settings.run.folder) if line["outcome"] == "trained"]
     asked = [
         (Problem(r["question"], r["gold"], None, r["meta"]), one["text"]) for r in records for one in r["completions"]
     ]
@@ -122,11 +115,6 @@ def _trained(settings: Sections) -> list[groups.Group]:
     ]
 
 
-def _reward_log(folder: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted((folder / "rewards").glob("rewards.jsonl*"), key=lambda one: one.stat().st_mtime_ns):
-        with file.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-
 def _lines(file: Path) -> int:
+    """Of a file that is being written: the last one may be torn."""
     return file.read_bytes().count(b"\n") if file.is_file() else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from common.accuracy import Estimate
 from deploy.experiments.hero_vs_baselines import analysis, protocol
@@ -89,12 +90,10 @@ def _uniform(runs: By) -> str:
     """What the groups teach in which the gate says the same of every completion."""
     told = []
     for regime in protocol.REGIMES:
-        share, teachable, pull, agreement = (
-            sum(analysis.lessons(runs, "hero", regime, kind, key) for kind in ("all_wrong", "all_right"))
-            if key in ("groups", "pull")
-            else analysis.lessons(runs, "hero", regime, "all_wrong", key)
-            for key in ("groups", "teachable", "pull", "agreement")
-        )
+        of = partial(analysis.lessons, runs, "hero", regime)
+        share = of("all_wrong", "groups") + of("all_right", "groups")
+        pull = of("all_wrong", "pull") + of("all_right", "pull")
+        teachable, agreement = of("all_wrong", "teachable"), of("all_wrong", "agreement")
         if math.isfinite(share):
             told.append(
                 f"{regime} {100 * share:.0f} % of groups with {100 * pull:.0f} % of the advantage; of the all-wrong "

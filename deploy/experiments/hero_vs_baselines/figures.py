@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 COLORS = {"verifier": "tab:blue", "rm": "tab:red", "blend": "tab:purple", "hero": "tab:green", "oracle": "black",
           "hero_gate_rm": "tab:olive"}  # fmt: skip
 
+WITH_RM = ("rm", "blend", "hero")
+"""The main arms that have a reward model."""
+
 
 def learning_curves(runs: By) -> bytes:
     """Held-out accuracy over steps: a column for each regime, a row for each test; bands are 95 % over seeds."""
@@ -47,7 +50,7 @@ def hacking(runs: By) -> bytes:
     """The reward model's mean score against the true accuracy of the same completions, over training; a line a run."""
     figure, axes = _grid(1, len(protocol.REGIMES))
     for axis, regime in zip(axes[0], protocol.REGIMES, strict=True):
-        for arm in ("rm", "blend", "hero"):
+        for arm in WITH_RM:
             for number, run in enumerate(runs.get((arm, regime), {}).values()):
                 scores, truth = ([at[key] for at in run["training"]] for key in ("rm_score", "accuracy"))
                 axis.plot(scores, truth, color=COLORS[arm], linewidth=0.8, label=None if number else arm)

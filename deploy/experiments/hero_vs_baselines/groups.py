@@ -37,7 +37,7 @@ class Group:
 
     @property
     def kind(self) -> str:
-        return "mixed" if 0 < self.accepted.sum() < len(self.accepted) else KINDS[2 * int(self.accepted[0])]
+        return "all_right" if self.accepted.all() else "mixed" if self.accepted.any() else "all_wrong"
 
 
 def group(record: Mapping[str, Any], truth: Sequence[bool]) -> Group:

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from common import config
 from common.families import PHRASES
 from common.generated import training
+from common.models import identity
 from common.tasks import Problem
 from deploy.evaluation import rows, sets
 from deploy.experiments.hero_vs_baselines import notation, protocol
@@ -29,6 +31,9 @@ from deploy.experiments.hero_vs_baselines.gate import Verdicts, judged_by_the_ga
 from deploy.experiments.hero_vs_baselines.hero import hero, keep
 from deploy.experiments.hero_vs_baselines.protocol import Inputs, Labels
 from deploy.run_folder import write_atomically
+
+SAMPLED = "cold"
+"""What the cold-started policy is called where it is sampled."""
 
 
 def prepare(
@@ -38,125 +43,109 @@ def prepare(
 
     `say` is told what is being made, `look` is called meanwhile, as `hero.hero` has it.
     """
-    folder = (out / f"seed-{seed}").resolve()
-    settings = _settings(seed, folder)
-    file = keep(settings, folder / "settings.json")
-    policy = folder / "policy"
-    if not (policy / "sft.json").is_file():
-        say("cold start")
-        _cold_start(folder, file, look)
-    samples = folder / "samples"
-    if not (samples / "eval.json").is_file():
-        say("its samples")
-        probing = ["--eval.temperature=1.0", "--eval.top_p=1.0"]
-        hero(folder / "samples.log", "eval", f"cold={policy}", "--config", file, "--out", samples, *probing, look=look)
-    if not (folder / "gate.json").is_file():
-        say("what the gate accepts")
-        _gate(file, samples, folder)
-    critic = folder / "critic"
-    if not (critic / "sft.json").is_file():
-        say("cold start of the critic")
-        _critic(seed, settings, folder, file, look)
-    models: dict[Labels, Path] = {}
-    for labels in get_args(Labels):
-        models[labels] = folder / f"rm-{labels}"
-        if not (models[labels] / "rm.json").is_file():
-            say(f"reward model on labels of the {labels}")
-            _reward_model(file, models[labels], labels, folder, look)
-    quality = {labels: json.loads((model / "rm.json").read_text())["quality"] for labels, model in models.items()}
-    known = {
-        "policy": rows.read_all(samples)[0].identity,
-        "gate": json.loads((folder / "gate.json").read_text()),
-        "reward_models": {
-            labels: {test: q[f"{test}.jsonl"] for test in protocol.TESTS} for labels, q in quality.items()
-        },
-    }
-    return Inputs(policy, models), known
+    made = _Seed(seed, (out / f"seed-{seed}").resolve(), look)
+    for finished, what, make in made.parts():
+        if not finished.is_file():
+            say(what)
+            make()
+    return Inputs(made.policy, made.reward_models), made.known()
 
 
-def _settings(seed: int, folder: Path) -> protocol.Settings:
-    found = protocol.base()
-    protocol.merge(
-        found,
-        {
-            "run": {"seed": seed, "folder": str(folder / "none")},
-            "model": {"policy": str(folder / "policy")},
-            "sft": {"out": str(folder / "policy")},
-        },
-    )
-    return found
+class _Seed:
+    """The folder of a seed. Of each part a file is there when it is finished."""
 
+    def __init__(self, seed: int, folder: Path, look: Callable[[], object]) -> None:
+        self._seed, self._folder, self._look = seed, folder, look
+        self.policy, self._samples, self._critic = folder / "policy", folder / "samples", folder / "critic"
+        self.reward_models: dict[Labels, Path] = {labels: folder / f"rm-{labels}" for labels in get_args(Labels)}
+        self._settings = protocol.base()
+        own = {"run": {"seed": seed, "folder": str(folder / "none")}, "model": {"policy": str(self.policy)}}
+        protocol.merge(self._settings, own)
+        self._file = keep(self._settings, folder / "settings.json")
 
-def _cold_start(folder: Path, file: Path, look: Callable[[], object]) -> None:
-    problems = training(config.load(file), "sft", None)
-    lines = [{"question": p.question, "answer": p.answer, "solution": notation.solution(p)} for p in problems]
-    write_atomically(folder / "cold_start.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    for leftover in (folder / "policy", folder / "policy-untrained"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    hero(folder / "sft.log", "sft", file, *_data(folder), look=look)
+    def parts(self) -> Iterator[tuple[Path, str, Callable[[], None]]]:
+        """What it is finished by, what it is, how it is made; in order."""
+        yield self.policy / "sft.json", "cold start", self._make_policy
+        yield self._samples / "eval.json", "its samples", self._make_samples
+        yield self._folder / "gate.json", "what the gate accepts", self._make_gate
+        yield self._critic / "sft.json", "cold start of the critic", self._make_critic
+        for labels, model in self.reward_models.items():
+            what = f"reward model on labels of the {labels}"
+            yield model / "rm.json", what, partial(self._make_reward_model, labels, model)
 
-
-def _critic(seed: int, settings: protocol.Settings, folder: Path, file: Path, look: Callable[[], object]) -> None:
-    from learner import small_model
-
-    untrained, out = folder / "critic-untrained", folder / "critic"
-    for leftover in (untrained, out):
-        shutil.rmtree(leftover, ignore_errors=True)
-    longest = settings["actor"]["max_model_len"]
-    small_model.create(untrained, seed, layers=protocol.CRITIC_LAYERS, max_tokens=longest, phrases=PHRASES)
-    flags = [f"--sft.{key}={value}" for key, value in protocol.CRITIC["sft"].items()]
-    hero(
-        folder / "critic.log",
-        "sft",
-        file,
-        f"--sft.base={untrained}",
-        f"--sft.out={out}",
-        *_data(folder),
-        *flags,
-        look=look,
-    )
-
-
-def _data(folder: Path) -> list[str]:
-    """What `hero sft` reads."""
-    return [f"--data.train={folder / 'cold_start.jsonl'}", "--data.solution=solution"]
-
-
-def _gate(file: Path, samples: Path, folder: Path) -> None:
-    settings = config.load(file)
-    found = {}
-    for test in protocol.TESTS:
-        held = sets.read(samples, test)
-        [result] = [r for r in rows.read_all(samples) if r.set == test]
-        verdicts = judged_by_the_gate(settings, held.problems, result.problems)
-        found[test] = measured(verdicts)
-        write_atomically(
-            folder / f"{test}.jsonl", "".join(json.dumps(row) + "\n" for row in _labelled(held.problems, verdicts))
-        )
-    write_atomically(folder / "gate.json", json.dumps(found, indent=1))
-
-
-def _labelled(problems: Sequence[Problem], verdicts: Verdicts) -> list[dict[str, Any]]:
-    return [
-        {
-            "question": problems[v.problem].question,
-            "answer": problems[v.problem].answer,
-            "completion": v.text,
-            "correct": v.right,
+    def known(self) -> dict[str, Any]:
+        """Of the finished parts."""
+        quality = {
+            labels: json.loads((model / "rm.json").read_text())["quality"]
+            for labels, model in self.reward_models.items()
         }
-        for v in verdicts
-    ]
+        return {
+            "policy": identity("policy", self.policy),
+            "gate": json.loads((self._folder / "gate.json").read_text()),
+            "reward_models": {
+                labels: {test: found[f"{test}.jsonl"] for test in protocol.TESTS} for labels, found in quality.items()
+            },
+        }
+
+    def _hero(self, name: str, *arguments: object) -> None:
+        hero(self._folder, name, *arguments, look=self._look)
+
+    def _sft(self, name: str, out: Path, *flags: object) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        data = f"--data.train={self._folder / 'cold_start.jsonl'}"
+        self._hero(name, "sft", self._file, data, "--data.solution=solution", f"--sft.out={out}", *flags)
+
+    def _make_policy(self) -> None:
+        problems = training(config.load(self._file), "sft", None)
+        rows = ({"question": p.question, "answer": p.answer, "solution": notation.solution(p)} for p in problems)
+        _write(self._folder / "cold_start.jsonl", rows)
+        shutil.rmtree(self._folder / "policy-untrained", ignore_errors=True)
+        self._sft("sft", self.policy)
+
+    def _make_samples(self) -> None:
+        probing = ["--eval.temperature=1.0", "--eval.top_p=1.0"]
+        to = ["--config", self._file, "--out", self._samples]
+        self._hero("samples", "eval", f"{SAMPLED}={self.policy}", *to, *probing)
+
+    def _make_gate(self) -> None:
+        settings = config.load(self._file)
+        found = {}
+        for test in protocol.TESTS:
+            problems = sets.read(self._samples, test).problems
+            result = rows.read(rows.path(self._samples, SAMPLED, test))
+            verdicts = judged_by_the_gate(settings, problems, result.problems)
+            found[test] = measured(verdicts)
+            _write(self._folder / f"{test}.jsonl", _labelled(problems, verdicts))
+        write_atomically(self._folder / "gate.json", json.dumps(found, indent=1))
+
+    def _make_critic(self) -> None:
+        from learner import small_model
+
+        untrained, longest = self._folder / "critic-untrained", self._settings["actor"]["max_model_len"]
+        shutil.rmtree(untrained, ignore_errors=True)
+        layers = protocol.CRITIC_LAYERS
+        small_model.create(untrained, self._seed, layers=layers, max_tokens=longest, phrases=PHRASES)
+        flags = [f"--sft.{key}={value}" for key, value in protocol.CRITIC["sft"].items()]
+        self._sft("critic", self._critic, f"--sft.base={untrained}", *flags)
+
+    def _make_reward_model(self, labels: Labels, out: Path) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        further = json.dumps([str(self._folder / f"{test}.jsonl") for test in protocol.TESTS])
+        kind = "task" if labels == "task" else "paper"
+        flags = [f"--rm.base={self._critic}", f"--rm.out={out}", f"--rm.label={kind}", f"--rm.further={further}"]
+        self._hero(out.name, "rm", self._file, *flags, "--verifier.children=2")
 
 
-def _reward_model(file: Path, out: Path, labels: Labels, folder: Path, look: Callable[[], object]) -> None:
-    shutil.rmtree(out, ignore_errors=True)
-    further = json.dumps([str(folder / f"{test}.jsonl") for test in protocol.TESTS])
-    kind = "task" if labels == "task" else "paper"
-    flags = [
-        f"--rm.base={folder / 'critic'}",
-        f"--rm.out={out}",
-        f"--rm.label={kind}",
-        f"--rm.further={further}",
-        "--verifier.children=2",
-    ]
-    hero(folder / f"{out.name}.log", "rm", file, *flags, look=look)
+def _labelled(problems: Sequence[Problem], verdicts: Verdicts) -> Iterator[dict[str, Any]]:
+    for verdict in verdicts:
+        problem = problems[verdict.problem]
+        yield {
+            "question": problem.question,
+            "answer": problem.answer,
+            "completion": verdict.text,
+            "correct": verdict.right,
+        }
+
+
+def _write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))

@@ -132,6 +132,12 @@ def ablation_cells(regime: str, seeds: Sequence[int] = SEEDS) -> list[Cell]:
     return [Cell(arm, regime, seed) for seed in seeds for arm in arms]
 
 
+def tests_of(regime: str) -> list[str]:
+    """The held-out sets of a regime's own families."""
+    own = REGIMES[regime].families.keys()
+    return [test for test, families in TESTS.items() if families.keys() <= own]
+
+
 def base(regime: str = "mixed") -> Settings:
     """Settings that all cells of a regime share, and the making of their policies and reward models."""
     found = tomllib.loads(BASE.read_text())

@@ -11,11 +11,14 @@ import jinja2
 from rich.table import Table
 
 from deploy.experiments.hero_vs_baselines import analysis, claims, figures, protocol
+from deploy.experiments.hero_vs_baselines.analysis import lessons
+from deploy.experiments.hero_vs_baselines.groups import KINDS
 from deploy.experiments.hero_vs_baselines.results import Results
 from deploy.run_folder import write_atomically
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-WITH_RM = ("rm", "blend", "hero")
+LESSONS = ("groups", "teachable", "pull", "agreement")
+"""What of `groups.lessons` is shown."""
 Rows = list[list[str]]
 
 
@@ -46,16 +49,10 @@ def lesson_rows(results: Results) -> Rows:
     """What each kind of group taught: a row for each main arm, regime and kind."""
     runs = analysis.by_arm(results.runs)
     return [
-        [
-            arm,
-            regime,
-            kind.replace("_", " "),
-            *(_percent(analysis.lessons(runs, arm, regime, kind, key)) for key in keys),
-        ]
+        [arm, regime, kind.replace("_", " "), *(_percent(lessons(runs, arm, regime, kind, key)) for key in LESSONS)]
         for arm, regime in runs
         if arm in protocol.MAIN | protocol.FURTHER
-        for kind in ("all_wrong", "mixed", "all_right")
-        for keys in [("groups", "teachable", "pull", "agreement")]
+        for kind in KINDS
     ]
 
 
@@ -97,7 +94,7 @@ def write(results: Results, out: Path) -> Path:
     pictures = {
         "Learning curves on held-out problems": figures.learning_curves(runs),
         "Reward hacking: what the reward model sees against the truth; the dot is the end": figures.hacking(runs),
-        "The reward model within groups, over training": figures.training(runs, "rm_auroc", "AUROC", WITH_RM),
+        "The reward model within groups, over training": figures.training(runs, "rm_auroc", "AUROC", figures.WITH_RM),
         "Right completions that the gate accepts, over training": figures.training(runs, "gate_recall", "recall", main),
         "Groups in which the gate accepts nothing": figures.training(runs, "all_wrong", "share of groups", main),
     }

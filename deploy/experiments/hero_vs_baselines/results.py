@@ -41,8 +41,9 @@ class Results:
 
     def knows(self, seed: int, inputs: dict[str, Any]) -> None:
         """What is known of a seed's policy and reward models."""
-        self.seeds[str(seed)] = inputs
-        self._save()
+        if self.seeds.get(str(seed)) != (plain := _plain(inputs)):
+            self.seeds[str(seed)] = plain
+            self._save()
 
     def add(self, run: Run) -> None:
         """Takes the place of an earlier run of the same cell."""
@@ -53,7 +54,7 @@ class Results:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         runs = sorted(self.runs, key=lambda run: (run["regime"], run["mode"], run["seed"]))
         lines = ",\n".join(json.dumps(_plain(run), separators=(",", ":")) for run in runs)
-        head = json.dumps({"protocol": self._protocol, "seeds": _plain(self.seeds)}, indent=1)[:-2]
+        head = json.dumps({"protocol": self._protocol, "seeds": self.seeds}, indent=1)[:-2]
         write_atomically(self.file, f'{head},\n "runs": [\n{lines}\n]}}\n')
 
 
