@@ -59,7 +59,10 @@ class _Seed:
         self.policy, self._samples, self._critic = folder / "policy", folder / "samples", folder / "critic"
         self.reward_models: dict[Labels, Path] = {labels: folder / f"rm-{labels}" for labels in get_args(Labels)}
         self._settings = protocol.base()
-        own = {"run": {"seed": seed, "folder": str(folder / "none")}, "model": {"policy": str(self.policy)}}
+        own: protocol.Settings = {
+            "run": {"seed": seed, "folder": str(folder / "none")},
+            "model": {"policy": str(self.policy)},
+        }
         protocol.merge(self._settings, own)
         self._file = keep(self._settings, folder / "settings.json")
 
