@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import structlog
 
 from actors.engine import Engine, EngineOptions
+from actors.join import fetched_folder, model_from_broker
+from actors.policy_source import PolicySource
 from actors.rollout import Groups, version_key
 from actors.slots import Slots
 from common.deliveries import Delivery
-from common.errors import BrokerUnavailable, SamplerMismatch, WeightsError
+from common.errors import BrokerUnavailable, ModelError, SamplerMismatch, WeightsError
 from common.lanes import Stage
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
@@ -24,11 +28,13 @@ from common.schema import Policy, Ticket
 from common.settings import Sections
 from common.streams import Broker
 from common.waiting import Waiting
-from common.weights import verified
+from common.weights import folder
+from common.weights.store import WeightStore
 
 POLICY_POLL_S = 0.02
 DRAIN_S = 20.0  # for its groups; as long again for all else
 WEIGHTS_RETRY_S = 1.0
+FAILURES = 10  # of one policy whose file is there and is another
 TICKETS: tuple[Stage, ...] = ("tickets", "eval:tickets")
 
 log = structlog.get_logger("actor")
@@ -39,9 +45,9 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     stop = stop_on_signals(2 * DRAIN_S)
     broker = Broker(url, run_id, "actor", stop=stop)
     broker.check()
-    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
     seed = int.from_bytes(broker.consumer.encode()[-6:], "big") % 2**31  # actors must not sample the same
-    engine = Engine(engine_options(settings, model, seed), version=0)
+    with model_folder(settings, broker) as model:
+        engine = Engine(engine_options(settings, model, seed), version=0)
     log.info("engine ready", model=str(model), consumer=broker.consumer)
     actor = Actor(settings, broker, engine, stop)
     try:
@@ -49,6 +55,25 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     finally:
         actor.close()
     return 0
+
+
+@contextmanager
+def model_folder(settings: Sections, broker: Broker) -> Iterator[Path]:
+    """Where the engine finds its model: here, on the hub, or else out of the broker for as long as it is entered."""
+    fetched = None
+    try:
+        found = local_folder(settings.model.policy, "model.policy", settings.model.revision)
+    except ModelError as error:
+        if settings.actor.weights_from == "folder":
+            raise
+        log.info("the model comes from the broker", why=str(error))
+        store = WeightStore(settings.weights.url or broker.url, broker.run, "actor", stop=broker.stop)
+        found = fetched = model_from_broker(store, fetched_folder(settings, broker.run), broker.stop)
+    try:
+        yield found
+    finally:
+        if fetched:
+            shutil.rmtree(fetched, ignore_errors=True)
 
 
 def engine_options(settings: Sections, model: Path, seed: int) -> EngineOptions:
@@ -75,6 +100,7 @@ class Actor:
         self._engine = engine
         self._stop = stop
         self._policy: Policy | None = None
+        self._source = PolicySource(settings, broker)
         self._groups = Groups(broker.consumer)
         self._leases = Leases(broker, settings.broker.claim_after_ms)
         self._poll = Every(POLICY_POLL_S)
@@ -83,6 +109,7 @@ class Actor:
         self._waiting = Waiting("actor")
         self._retry_weights_at = 0.0
         self._told_missing = ""
+        self._failures = 0
         self._worst_difference = 0.0
         self._tokens = self._completions = 0
         self._busy_s = self._load_s = 0.0
@@ -102,6 +129,7 @@ class Actor:
         self._leases.close()
         for stage in TICKETS:
             self._broker.leave(stage)
+        self._source.close()
         self._engine.close()
 
     def _over(self) -> bool:
@@ -118,6 +146,7 @@ class Actor:
                 "role": "actor",
                 "step": self._policy.step if self._policy else None,
                 "checksum": self._policy.checksum if self._policy else None,
+                "weights_from": self._source.kind,
                 "groups": len(self._groups),
                 "tokens": self._tokens,
                 "completions": self._completions,
@@ -133,26 +162,35 @@ class Actor:
         """Loads the newest announced weights, between two engine steps."""
         if (not self._poll.due() and at_least < 0) or time.monotonic() < self._retry_weights_at:
             return
-        newest = self._broker.policy()
+        newest = self._source.newest()
         if newest is None or (self._policy and version_key(newest) == version_key(self._policy)):
             return
         try:
-            file = verified(_folder(newest), newest.checksum)
-            times = self._engine.load(file.parent, version_key(newest))
+            with folder.locked(Path(newest.folder)) as file:
+                folder.verify(file, newest.manifest)
+                times = self._engine.load(file.parent, version_key(newest))
         except WeightsError as error:
-            latest = self._broker.policy()
-            if latest is None or version_key(latest) == version_key(
-                newest
-            ):  # else it was pruned: the newer one is next
-                self._retry_weights_at = time.monotonic() + WEIGHTS_RETRY_S
-                if self._told_missing != str(error):
-                    self._told_missing = str(error)
-                    log.error("weights not loaded, trying again", step=newest.step, why=str(error))
+            self._not_loaded(newest, error)
             return
+        self._failures = 0
         self._told_missing = ""
         self._policy = newest
         self._load_s += times.check + times.pause + times.load + times.resume
         self._check(newest)
+
+    def _not_loaded(self, policy: Policy, error: WeightsError) -> None:
+        """Says so once, and tries again later; raises `error` when what is there was FAILURES times not the policy."""
+        latest = self._source.newest()
+        if latest and version_key(latest) != version_key(policy):
+            return  # it was removed: the newer one is next
+        self._retry_weights_at = time.monotonic() + WEIGHTS_RETRY_S
+        if self._told_missing != str(error):
+            self._told_missing = str(error)
+            log.error("weights not loaded, trying again", step=policy.step, why=str(error))
+        if (Path(policy.folder) / folder.FILE).is_file():
+            self._failures += 1
+            if self._failures >= FAILURES:
+                raise error
 
     def _check(self, policy: Policy) -> None:
         """The engine must compute what the learner computes: a difference is a wrong ratio in every token."""
@@ -221,7 +259,3 @@ class Actor:
         if groups:
             self._leases.release([delivery for delivery, _ in groups])
             self._broker.hand_over_together(groups)
-
-
-def _folder(policy: Policy) -> Path:
-    return Path(policy.folder)

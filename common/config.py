@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    InitSettingsSource,
     JsonConfigSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -37,8 +38,8 @@ class Settings(Sections, BaseSettings):
     )
 
 
-def load(file: Path | None, flags: Sequence[str] = ()) -> Settings:
-    """Settings from a TOML file, the environment and command line `flags`.
+def load(file: Path | None, flags: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from a TOML file, the environment and command line `flags`; `given` is what all of these leave open.
 
     Raises ConfigError naming every unknown key and impossible value, each with its remedy.
     """
@@ -64,7 +65,8 @@ def load(file: Path | None, flags: Sequence[str] = ()) -> Settings:
             cli = CliSettingsSource[Any](settings_cls, cli_parse_args=list(flags), cli_exit_on_error=False)
             if resolved:
                 return (cli, JsonConfigSettingsSource(settings_cls, json_file=file))
-            return (cli, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+            below = InitSettingsSource(settings_cls, init_kwargs=dict(given or {}))
+            return (cli, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file), below)
 
     for name in [] if resolved else os.environ:
         section = name.upper().removeprefix("HERO_").partition("__")[0].lower()

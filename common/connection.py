@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -54,8 +55,15 @@ KINDS = {
     "eval:scored": "stream",
     "eval:open": "hash",
     "eval:issued": "string",
+    "carried": "string",
+    "carried:fence": "string",
+    "carried:at": "string",
+    "weights:wanted": "string",
+    "reading": "zset",
+    "model": "hash",
 }
 """What the keys of a run hold."""
+_RUN = re.compile(rb"\{([A-Za-z0-9_.-]{1,96})\}:fence")
 LAST_ENTRY = b"18446744073709551615-18446744073709551615"
 
 R = TypeVar("R")
@@ -256,6 +264,17 @@ class Connection(ABC):
                 return replies
 
         return self._wait_for(name, call)
+
+
+def runs_at(url: str) -> list[str]:
+    """Ids of the runs that a broker has. Raises BrokerUnavailable."""
+    try:
+        keys = client_of(url).scan_iter(match="{*}:fence", count=1000)
+        return sorted(match[1].decode() for key in keys if (match := _RUN.fullmatch(key)))
+    except (ValueError, redis.RedisError, RedisClusterException) as error:
+        raise BrokerUnavailable(
+            f"cannot ask the broker at {shown(url)} for its runs: {error}; give --run.id"
+        ) from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The wire: every message of the system, its example and its limits. Only this module packs and unpacks.
 
-    Ticket ──actor──▶ Rollout ──scorer──▶ Scored ──▶ learner          Policy: learner ──▶ actors
+    Ticket ──actor──▶ Rollout ──scorer──▶ Scored ──▶ learner          Policy, Carried: learner ──▶ actors
 
 A message is a head of nine bytes (b"HERO", version, CRC-32 of the rest) and one msgpack map {"k": kind, "b": body}; a
 tensor in it is a map of raw little-endian bytes with dtype and shape (25 to 50 times cheaper than a list of ints).
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from common.errors import SchemaError
 from common.lanes import LANES, Lane
 from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields, plain_values
+from common.weights.manifest import CHECKSUM_BYTES, ITEM_BYTES, Layout, Manifest
 
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
 MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
@@ -33,6 +34,10 @@ MAX_EXTRACTED_CHARS = 4096
 MAX_FOLDER_CHARS = 4096
 MAX_NAME_CHARS = 512
 MAX_RULE_CHARS = 64
+MAX_TENSORS = 2**16
+MAX_DIMENSIONS = 8
+MAX_POLICY_BYTES = 2**42
+MAX_PARTS = 4096
 MAX_REWARD = 1e9  # far above any reward model's, far below where a batch's sums leave float32
 
 Int32 = NDArray[np.int32]
@@ -159,21 +164,55 @@ class Scored:
 
 @dataclass(frozen=True)
 class Policy:
-    """The newest published weights. `check_*` are a few fixed sequences with the learner's own
-    log-probabilities (temperature 1): an actor compares its engine after every load.
+    """Published weights. `check_*` are a few fixed sequences with the learner's own log-probabilities (temperature 1):
+    an actor compares its engine after every load.
 
-    Policy(incarnation=1, step=7, checksum="9f2c...", folder="/dev/shm/hero-x/v1-7", check_ids=[[...], ...],
+    Policy(incarnation=1, step=7, manifest=Manifest(...), folder="/dev/shm/hero-x/v1-7", check_ids=[[...], ...],
            check_logprobs=[[...], ...])
     """
 
     KIND: ClassVar[str] = "policy"
     incarnation: int
     step: int
-    checksum: str
+    manifest: Manifest
+    """Its tensors, each with its checksum."""
     folder: str
+    """Of `common.weights.folder`."""
     check_ids: list[Int32] = field(default_factory=list)
     check_logprobs: list[Float32] = field(default_factory=list)
     """float32 [len - 1] each: of token i + 1 given the tokens up to i."""
+
+    @property
+    def checksum(self) -> str:
+        """Of all tensors: two versions with the same one are the same policy."""
+        return self.manifest.checksum
+
+
+@dataclass(frozen=True)
+class Part:
+    """Chunks in the broker: a whole version, or what changed in it since another.
+
+    Part(step=57, base=56, chunks=3, bytes=11_534_336)
+    """
+
+    step: int
+    base: int | None
+    """Step of the version before; None for a whole one."""
+    chunks: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The newest weights that the broker itself holds, and the parts out of which they can be put together.
+
+    Carried(policy=Policy(incarnation=1, step=57, ...), parts=[Part(40, None, 65, ...), Part(41, 40, 3, ...), ...])
+    """
+
+    KIND: ClassVar[str] = "carried"
+    policy: Policy
+    parts: list[Part]
+    """All of the policy's incarnation."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +230,7 @@ class DeadLetter:
     body: bytes
 
 
-Message = Ticket | Rollout | Scored | Policy | DeadLetter
+Message = Ticket | Rollout | Scored | Policy | Carried | DeadLetter
 
 
 def pack(message: Message) -> bytes:
@@ -240,7 +279,10 @@ def _plain(value: Any) -> dict[str, Any]:
         return {"d": little.dtype.str, "s": little.shape, "t": little.tobytes()}
     if isinstance(value, Rollout):
         return {**vars(value), "completions": _columns(value.completions)}
-    if hasattr(value, "KIND"):
+    if isinstance(value, Manifest):
+        names, dtypes, shapes = zip(*((t.name, t.dtype, t.shape) for t in value.layout.tensors), strict=True)
+        return {"names": names, "dtypes": dtypes, "shapes": shapes, "checksums": b"".join(value.checksums)}
+    if hasattr(value, "KIND") or isinstance(value, Part):
         fields: dict[str, Any] = vars(value)
         return fields
     raise TypeError(f"a {type(value).__name__} has no place on the wire")
@@ -379,7 +421,7 @@ def _policy(m: Fields) -> Policy:
     policy = Policy(
         incarnation=m.count("incarnation"),
         step=m.count("step"),
-        checksum=m.text("checksum", 128),
+        manifest=_manifest(m.inner("manifest")),
         folder=m.text("folder", MAX_FOLDER_CHARS),
         check_ids=m.arrays("check_ids", "<i4", 64),
         check_logprobs=m.arrays("check_logprobs", "<f4", 64),
@@ -388,6 +430,38 @@ def _policy(m: Fields) -> Policy:
     if len(policy.check_ids) != len(policy.check_logprobs) or any(len(i) != len(p) + 1 for i, p in pairs):
         raise SchemaError("policy: check sequences and log-probabilities do not fit")
     return policy
+
+
+def _manifest(m: Fields) -> Manifest:
+    names, dtypes, shapes = (m.items(key, MAX_TENSORS) for key in ("names", "dtypes", "shapes"))
+    checksums = m.raw("checksums")
+    if not 0 < len(names) == len(dtypes) == len(shapes) or len(checksums) != CHECKSUM_BYTES * len(names):
+        raise SchemaError(f"{m.where}: {len(names)} names, {len(dtypes)} dtypes, {len(shapes)} shapes, or no checksums")
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name != "__metadata__" for name in names):
+        raise SchemaError(f"{m.where}.names holds something that is no name")
+    if len({*names}) < len(names):
+        raise SchemaError(f"{m.where}.names holds one twice")
+    if not all(isinstance(dtype, str) and dtype in ITEM_BYTES for dtype in dtypes):
+        raise SchemaError(f"{m.where}.dtypes holds one not of {', '.join(ITEM_BYTES)}")
+    if not all(type(shape) is list and len(shape) <= MAX_DIMENSIONS for shape in shapes):
+        raise SchemaError(f"{m.where}.shapes holds something that is no shape")
+    if not all(type(size) is int and 0 <= size < 2**31 for shape in shapes for size in shape):
+        raise SchemaError(f"{m.where}.shapes holds something that is no size")
+    layout = Layout.of((name, dtype, tuple(shape)) for name, dtype, shape in zip(names, dtypes, shapes, strict=True))
+    if layout.data_bytes > MAX_POLICY_BYTES:
+        raise SchemaError(f"{m.where} has {layout.data_bytes:,} bytes, the limit is {MAX_POLICY_BYTES:,}")
+    return Manifest(
+        layout, tuple(checksums[at : at + CHECKSUM_BYTES] for at in range(0, len(checksums), CHECKSUM_BYTES))
+    )
+
+
+def _carried(m: Fields) -> Carried:
+    parts = [_part(Fields(part, f"{m.where}.parts")) for part in m.items("parts", MAX_PARTS)]
+    return Carried(_policy(m.inner("policy")), parts)
+
+
+def _part(m: Fields) -> Part:
+    return Part(m.count("step"), m.optional("base", m.count), m.count("chunks"), m.count("bytes"))
 
 
 def _dead(m: Fields) -> DeadLetter:
@@ -407,5 +481,6 @@ _READERS: dict[str, Callable[[Fields], Message]] = {
     "rollout": _rollout,
     "scored": _scored,
     "policy": _policy,
+    "carried": _carried,
     "dead": _dead,
 }

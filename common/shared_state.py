@@ -22,9 +22,15 @@ from common.connection import Connection
 from common.errors import Fenced, SchemaError
 from common.schema import Policy, pack, unpack
 from common.sigma import Sigma
-from common.untrusted import count
+from common.untrusted import count, version
 
-HEARTBEAT_TEXTS = ("role", "checksum", "waits_for", "waits_until")  # all else in a heartbeat is a number
+HEARTBEAT_TEXTS = (
+    "role",
+    "checksum",
+    "weights_from",
+    "waits_for",
+    "waits_until",
+)  # all else in a heartbeat is a number
 
 
 class SharedState(Connection):
@@ -60,6 +66,10 @@ class SharedState(Connection):
         """Makes a policy the newest one."""
         args = [policy.incarnation, policy.step, pack(policy)]
         self._script("announce", ["policy", "fence", "announced"], args)
+
+    def announced(self) -> tuple[int, int] | None:
+        """Incarnation and step of the newest policy; None before the first."""
+        return version(self._do("get", self.key("announced")))
 
     def policy(self) -> Policy | None:
         """The newest published policy; None before the first, and for what is none: the learner announces again."""

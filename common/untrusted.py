@@ -54,6 +54,12 @@ def count(raw: bytes | None) -> int:
     return int(raw) if raw and raw.isdigit() and len(raw) <= MAX_DIGITS else 0
 
 
+def version(raw: bytes | None) -> tuple[int, int] | None:
+    """Incarnation and step, as the broker keeps them: two counts as text. None when there are none, and for others."""
+    parts = (raw or b"").split(b" ")
+    return (count(parts[0]), count(parts[1])) if len(parts) == 2 and all(map(bytes.isdigit, parts)) else None
+
+
 def printable(text: str) -> str:
     """Text of a stranger for a terminal: what would steer it, or turn the reading direction, stands there escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -24,6 +24,7 @@ from common.lanes import GROUPS, LANES, named
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
 LEASES = "+xreadgroup +xack +xclaim +xpending +xgroup|delconsumer"
+LEARNER = "+evalsha +exists +del +unlink +pexpire +type +@stream +@hash +@string +@sortedset"
 SHADOW = "+evalsha +xreadgroup +xgroup|create +xgroup|createconsumer +xgroup|delconsumer +xgroup|destroy"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
 TICKETS, ROLLOUTS, SCORED = ([named(lane, stage) for lane in LANES] for stage in ("tickets", "rollouts", "scored"))
@@ -44,10 +45,11 @@ def rights(run: str) -> dict[str, str]:
             on("+hset", "procs", "open", "eval:open"),
         )
     )
+    weights = f"{on('+set', 'weights:wanted')} {on('+zadd +zrem', 'reading')}"
     return {
         "admin": "~* &* +@all",
-        "learner": f"{CONNECT} {on('+evalsha +exists +del +type +@stream +@hash +@string', '*')}",
-        "actor": f"{everybody} {on(LEASES, *TICKETS)} {on('+xadd', *ROLLOUTS, 'dead')}",
+        "learner": f"{CONNECT} {on(LEARNER, '*')}",
+        "actor": f"{everybody} {on(LEASES, *TICKETS)} {on('+xadd', *ROLLOUTS, 'dead')} {weights}",
         "scorer": f"{everybody} {on(LEASES, *ROLLOUTS)} {on('+xadd', *SCORED, 'dead')} {on('+set', 'sigma')}",
         "shadow": f"{CONNECT} (+exists +type +xinfo %R~{{{run}}}:*) (+hget %R~{{{run}}}:lost) " + on(SHADOW, "scored"),
         "queue": f"{everybody} {on('+xpending', '*')} {on('+xadd', 'tickets')} {on('+xrange +xdel', 'dead')}",

@@ -39,7 +39,13 @@ def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
         from common.server import needed_url
         from deploy.run_folder import run_id_of
 
-        settings = _settings(arguments, flags)
+        if role == "actor" and arguments.config is None:
+            from deploy.join import settings_of_run
+
+            logs.start(role)
+            settings = settings_of_run(flags)
+        else:
+            settings = _settings(arguments, flags)
         logs.start(role)
         if role == "learner":
             from deploy import learner
@@ -135,7 +141,10 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
     "actor": Command(
         _worker("actor"),
         "One rollout actor: takes tickets, samples with vLLM. Join a run from any host, leave at any time.",
-        "  hero actor my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
+        """  hero actor my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d
+  hero actor --broker.url redis://head:6379/0     on a host that has nothing: model, settings and weights
+                                                  come out of the broker
+  hero actor --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d --actor.threads 8""",
         ("run", "broker", "model", "actor", "weights"),
     ),
     "scorer": Command(

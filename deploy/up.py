@@ -21,7 +21,7 @@ from common.models import local_folder
 from common.server import LocalServer, configured_url
 from common.settings import Sections
 from common.streams import Broker
-from common.weights import default_folder
+from common.weights.folder import default_folder
 from deploy import prepare
 from deploy.children import Children
 from deploy.cores import Cores, current, divide, keep_to

@@ -1,23 +1,29 @@
-"""Publishes the policy: its weights into the folder that actors share, then the announcement."""
+"""Publishes the policy: training waits while its weights are copied out, and goes on while they are carried.
+
+A thread makes the copy durable and announces it; `Uploader` puts it into a broker where an actor asks for that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from safetensors.torch import save_file
 
-from common import weights
 from common.schema import Int32
 from common.schema import Policy as PublishedPolicy
 from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
+from common.weights.definition import define
+from common.weights.folder import Draft, default_folder
+from common.weights.store import WeightStore
 from learner.batch import Sequence
+from learner.copy_out import CopyOut
 from learner.render import Renderer
 from learner.room import Room
 from learner.team import Team
+from learner.uploader import Uploader
 
 CHECK_SEQUENCES = 4
 CHECK_TOKENS = 64
@@ -30,42 +36,71 @@ def check_sequences(renderer: Renderer, problems: SequenceOf[Problem]) -> list[I
 
 
 class Publisher:
-    """`publish` gives the actors new weights; `announce_again` tells a broker that has lost its data."""
+    """`publish` gives the actors new weights; `keep_up` tells a broker that has lost its data."""
 
-    def __init__(self, settings: Sections, broker: Broker, policy: Team, check_ids: list[Int32], room: Room) -> None:
-        self._broker = broker
-        self._policy = policy
-        self._check_ids = check_ids
+    def __init__(
+        self,
+        settings: Sections,
+        broker: Broker,
+        policy: Team,
+        renderer: Renderer,
+        problems: SequenceOf[Problem],
+        room: Room,
+    ) -> None:
+        self._broker, self._policy, self._room = broker, policy, room
+        self._check_ids = check_ids = check_sequences(renderer, problems)
         self._check = [Sequence(ids[:1], ids[1:], np.zeros(len(ids) - 1, np.float32), 0.0) for ids in check_ids]
-        self._folder = settings.weights.folder or weights.default_folder(broker.run, settings.run.folder)
-        self._keep = settings.weights.keep
-        self._room = room
+        root = settings.weights.folder or default_folder(broker.run, settings.run.folder)
+        self._copy_out = CopyOut(policy, root, settings.weights.keep, settings.actor.dtype)
         self._announced: PublishedPolicy | None = None
+        self._thread = ThreadPoolExecutor(1, "announcing")
+        self._announcing: Future[None] | None = None
+        store = WeightStore(settings.weights.url or broker.url, broker.run, "learner", stop=broker.stop)
+        self._uploader = Uploader(store, define(settings, renderer.folder))
 
     def publish(self, incarnation: int, step: int) -> None:
-        """New weights for the actors. A stop while the disk is full publishes nothing."""
-        root, keep = self._folder, self._keep
-        written = self._room.write(lambda: weights.publish(root, incarnation, step, self._save, keep))
-        if written is None:
+        """Copies the weights out, for the actors. A stop while the disk is full publishes nothing."""
+        self.settle()
+        copied = self._room.write(lambda: self._copy_out(incarnation, step))
+        if copied is None:
             return  # the checkpoint has this step; a resume publishes it
-        folder, checksum = written
-        self._announced = PublishedPolicy(
+        draft, manifest = copied
+        policy = PublishedPolicy(
             incarnation=incarnation,
             step=step,
-            checksum=checksum,
-            folder=str(folder.resolve()),
+            manifest=manifest,
+            folder=str(draft.folder.resolve()),
             check_ids=self._check_ids,
             check_logprobs=self._policy.logprobs(self._check, 1.0),
         )
-        self._broker.announce(self._announced)
+        self._announcing = self._thread.submit(self._announce, draft, policy)
 
-    def announce_again(self) -> None:
-        """The last announcement, if the broker does not know it any more, or knows another."""
-        if self._announced and not _same(self._announced, self._broker.policy()):
+    @property
+    def settled(self) -> bool:
+        """Whether the last version that was copied out is announced: tickets of its step are for it."""
+        return self._announcing is None or self._announcing.done()
+
+    def settle(self) -> None:
+        """Waits until it is. Raises what kept it from that."""
+        if self._announcing:
+            self._announcing.result()
+        self._uploader.check()
+
+    def keep_up(self) -> None:
+        """Announces the last version again if the broker does not know it any more, or knows another."""
+        self._uploader.check()
+        if self.settled and self._announced and not _same(self._announced, self._broker.policy()):
             self._broker.announce(self._announced)
 
-    def _save(self, file: Path) -> None:
-        save_file({name: w.detach().cpu().contiguous() for name, w in self._policy.named_weights()}, file)
+    def close(self) -> None:
+        self._uploader.close()
+        self._thread.shutdown()
+
+    def _announce(self, draft: Draft, policy: PublishedPolicy) -> None:
+        draft.publish()
+        self._announced = policy
+        self._broker.announce(policy)
+        self._uploader.offer(policy)
 
 
 def _same(ours: PublishedPolicy, found: PublishedPolicy | None) -> bool:

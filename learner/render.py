@@ -17,6 +17,7 @@ class Renderer:
     def __init__(self, model_folder: Path, system_prompt: str, trust_remote_code: bool = False) -> None:
         from transformers import AutoTokenizer
 
+        self.folder = model_folder
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, KeyError) as error:

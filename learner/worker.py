@@ -34,7 +34,7 @@ from learner.metrics_log import MetricsLog
 from learner.misfits import Misfits
 from learner.options import policy_options
 from learner.policy import Policy
-from learner.publisher import Publisher, check_sequences
+from learner.publisher import Publisher
 from learner.questions import Questions
 from learner.ranks import Ranks
 from learner.reconciler import Reconciler
@@ -110,7 +110,7 @@ class Learner:
         self._issuer = Issuer(settings, broker, renderer, problems)
         self._waiting = Waiting("learner")
         self._room = Room(stop, self._waiting, self._beat)
-        self._publisher = Publisher(settings, broker, policy, check_sequences(renderer, problems), self._room)
+        self._publisher = Publisher(settings, broker, policy, renderer, problems, self._room)
         self._committer = Committer(settings, broker, policy, self._room)
         self._reconciler = Reconciler(broker, "train", self._committer, self._issuer)
         questions = Questions(settings, broker, renderer)
@@ -156,6 +156,7 @@ class Learner:
                 "(Eq. 3 to 5) have no effect with it"
             )
         self._publisher.publish(self._incarnation, self._step)
+        self._publisher.settle()
         most = LEARNERS_DELIVERIES * self._settings.broker.max_deliveries
         for delivery in self._broker.claim("scored", 0, most):
             self._admit(delivery)
@@ -176,6 +177,8 @@ class Learner:
         return self._step >= self._settings.run.steps and not self._evaluation.unfinished(self._step)
 
     def _issue(self) -> None:
+        if not self._publisher.settled:  # tickets of a step are for its policy
+            return
         try:
             self._issuer.issue(self._ledger, self._incarnation, self._step)
         except BrokerFull as error:
@@ -311,7 +314,7 @@ class Learner:
         )
 
     def _compare_books(self) -> None:
-        self._publisher.announce_again()
+        self._publisher.keep_up()
         self._broker.forget(FORGET_S)
         try:
             self._reconciler.compare(self._ledger, self._ready, self._incarnation, self._step)
@@ -354,6 +357,7 @@ class Learner:
             log.info("stopped; the same command resumes", step=self._step, of=self._settings.run.steps)
 
     def close(self) -> None:
+        self._publisher.close()
         self._reward_log.close()
         self._metrics_log.close()
         self._evaluation.close()

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from common.schema import Completion, Rollout, Scored, Ticket
+from common.schema import Completion, Policy, Rollout, Scored, Ticket
+from common.weights.folder import Draft
+from common.weights.manifest import Layout, Manifest, checksum
 from deploy.evaluation.rows import Asked, Result, write
 
 
@@ -30,6 +32,34 @@ def ticket(run: str = "test", id: int = 0, **changes: Any) -> Ticket:
         step=0,
     )
     return Ticket(**values | changes)
+
+
+def policy(incarnation: int = 1, step: int = 0, folder: str | Path = "/weights", **changes: Any) -> Policy:
+    """Of one tensor that nobody loads."""
+    layout = Layout.of([("w", "F32", (2,))])
+    manifest = Manifest(layout, (checksum(np.zeros(8, np.uint8)),))
+    return Policy(**dict(incarnation=incarnation, step=step, manifest=manifest, folder=str(folder)) | changes)
+
+
+def published(root: Path, incarnation: int = 1, step: int = 0, value: float = 0.0, **changes: Any) -> Policy:
+    """The same one in a folder."""
+    tensor = np.full(2, value, np.float32).view(np.uint8)
+    draft = Draft(root, incarnation, step)
+    manifest = draft.write(Layout.of([("w", "F32", (2,))]), [tensor])
+    return policy(incarnation, step, draft.publish(), manifest=manifest, **changes)
+
+
+def published_model(root: Path, model: Path, incarnation: int = 1, step: int = 0, **changes: Any) -> Policy:
+    """The weights of a model folder as a version in `root`."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(model / "model.safetensors")
+    names = {torch.float32: "F32", torch.bfloat16: "BF16"}
+    layout = Layout.of((name, names[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items())
+    draft = Draft(root, incarnation, step)
+    manifest = draft.write(layout, (t.contiguous().reshape(-1).view(torch.uint8).numpy() for t in tensors.values()))
+    return policy(incarnation, step, draft.publish(), manifest=manifest, **changes)
 
 
 def rollout(of: Ticket, tokens: int = 4, step: int = 0) -> Rollout:

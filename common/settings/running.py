@@ -116,6 +116,9 @@ class ActorSettings(Section):
     own_cores: bool = False
     """`hero up` gives each actor a core for every thread and the rest to all others: an eighth faster where
     actors compute on the CPU. Not for two runs on one machine, which would take the same cores."""
+    weights_from: Literal["auto", "folder", "broker"] = "auto"
+    """Where new weights come from. `folder`: the learner's, seen from here at the same path. `broker`: fetched out of
+    weights.url. `auto`: from the folder, and from the broker where that cannot be read."""
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.02
     """Largest allowed |engine - learner| log-probability of the fixed check sequences after an update;
     beyond it the actor stops with an error. float32 reaches 1e-4; bfloat16 needs about 0.15."""
@@ -127,4 +130,8 @@ class WeightsSettings(Section):
     folder: Path | None = None
     """Folder that learner and actors share. Unset: one in /dev/shm, or in the run folder without it."""
     keep: Annotated[int, Field(ge=2)] = 3
-    """Published versions that stay on disk."""
+    """Published versions that stay there."""
+    url: str | None = None
+    """Broker that holds weights for actors without that folder; best one without persistence. Unset: broker.url."""
+    cache: Path | None = None
+    """Folder of an actor's host for what it fetches from there. Unset: one in /dev/shm, or in the run folder."""

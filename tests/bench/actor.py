@@ -10,7 +10,6 @@ differ within a group as they do in training.
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import tempfile
 import threading
@@ -26,13 +25,12 @@ from actors.engine import Engine, EngineOptions
 from actors.worker import Actor
 from common.deliveries import Delivery
 from common.families import PHRASES
-from common.schema import Policy, Rollout, Scored
+from common.schema import Rollout, Scored
 from common.server import LocalServer
 from common.settings import Sections
 from common.streams import Broker
-from common.weights import FILE
 from learner import small_model
-from tests.make import ticket
+from tests.make import published_model, ticket
 
 TARGET = 0.9
 ROUNDS = 5
@@ -148,8 +146,7 @@ class _ThroughActor:
         self._learner = Broker(url, "bench", "learner")
         self._learner.check()
         self._incarnation = self._learner.take_over()
-        checksum = hashlib.sha256((model / FILE).read_bytes()).hexdigest()
-        self._learner.announce(Policy(self._incarnation, 0, checksum, str(model)))
+        self._learner.announce(published_model(model.with_name(f"{model.name}-published"), model, self._incarnation))
         self._broker = _Counting(url, "bench", "actor", stop=threading.Event())
         settings = Sections.model_validate(
             {

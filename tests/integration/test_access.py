@@ -20,7 +20,6 @@ import trustme
 from common import address
 from common.address import client_of
 from common.errors import BrokerUnavailable, BrokerUnfit
-from common.schema import Policy
 from common.settings import Sections
 from common.streams import Broker
 from deploy import cli, shadow
@@ -28,7 +27,7 @@ from tests.chaos import job
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
 from tests.chaos.steps import Steps
-from tests.make import rollout, scored, ticket
+from tests.make import policy, rollout, scored, ticket
 from tests.servers import Servers, free_ports
 from tests.until import until
 
@@ -87,6 +86,7 @@ class Apart(Cluster):
 
 def test_a_run_needs_no_more_than_its_roles_have(guarded: Guarded, run_id: str, tmp_path: Path) -> None:
     settings = job.prepare(tmp_path, tmp_path / "run", real=False)
+    settings.write_text(settings.read_text().replace("[actor]\n", '[actor]\nweights_from = "broker"\n'))
     Apart.addresses = guarded.addresses
     cluster = Apart(settings, "", run_id, tmp_path / "logs", actors=2, scorers=1, real=False)
     steps = Steps(tmp_path / "run" / "metrics.jsonl")
@@ -226,7 +226,7 @@ def test_scripts_give_no_rights(guarded: Guarded, run_id: str) -> None:
     scorer = Broker(guarded.addresses["scorer"], run_id, "scorer")
     [made] = scorer.read("rollouts", 1, 100)
     for act in (
-        lambda: actor.announce(Policy(incarnation, 1, "0" * 64, "/weights")),
+        lambda: actor.announce(policy(incarnation, 1)),
         lambda: actor.take_over(),
         lambda: actor.issue(ticket(run_id, 1, incarnation=incarnation)),
         lambda: actor.close(incarnation, [(0, 1, "")]),

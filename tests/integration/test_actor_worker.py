@@ -13,11 +13,11 @@ import pytest
 from actors.engine import Engine
 from actors.worker import TICKETS, Actor
 from common.lanes import Lane
-from common.schema import Policy, pack
+from common.schema import pack
 from common.settings import Sections
 from common.streams import Broker
 from tests.chaos.fast_engine import FastEngine
-from tests.make import ticket
+from tests.make import policy, ticket
 from tests.until import until
 
 CLAIM_AFTER_MS = 500
@@ -41,13 +41,15 @@ class Dies(FastEngine):
 @pytest.fixture
 def actor_of(broker: Broker) -> Iterator[Callable[[], Actor]]:
     """Actors of one run that follow a policy which loads at once."""
-    settings = Sections.model_validate({"broker": {"claim_after_ms": CLAIM_AFTER_MS}, "actor": {"groups_in_flight": 4}})
+    settings = Sections.model_validate(
+        {"broker": {"claim_after_ms": CLAIM_AFTER_MS}, "actor": {"groups_in_flight": 4, "weights_from": "folder"}}
+    )
     made: list[Actor] = []
 
     def actor_of() -> Actor:
         own = Broker(broker.url, broker.run, "actor")
         made.append(Actor(settings, own, cast(Engine, Dies(64)), threading.Event()))
-        made[-1]._policy = Policy(1, 0, "0" * 64, "/weights")
+        made[-1]._policy = policy(1, 0)
         return made[-1]
 
     yield actor_of
@@ -114,7 +116,7 @@ def test_an_outage_that_outlasts_the_leases_is_no_failure_of_what_is_sampled(
 def test_an_actor_that_cannot_load_weights_says_so(broker: Broker, actor_of: Callable[[], Actor]) -> None:
     actor = actor_of()
     actor._policy = None
-    broker.announce(Policy(broker.take_over(), 0, "0" * 64, "/nowhere"))
+    broker.announce(policy(broker.take_over(), 0, "/nowhere"))
     actor._follow_policy(at_least=0)
     actor._over()
     [state] = broker.processes().values()

@@ -39,18 +39,18 @@ from rich.console import Console
 
 from actors.engine import LoadTimes
 from actors.worker import Actor
-from common import weights
 from common.errors import DataError, ModelError, SamplerMismatch
 from common.models import local_folder
-from common.schema import Policy, Rollout
+from common.schema import Rollout
 from common.settings import Sections
 from common.streams import Broker
+from common.weights.folder import FILE
 from deploy import prepare
 from learner.render import Renderer
 from scorer.sandbox import Sandbox
 from scorer.worker import Scorer
 from tests import tiny_models
-from tests.make import rollout, ticket
+from tests.make import published, rollout, ticket
 
 
 @pytest.fixture(scope="module")
@@ -156,18 +156,20 @@ class FakeEngine:
         pass
 
 
-def actor_of(broker: Broker, engine: FakeEngine) -> Actor:
-    return Actor(Sections(), broker, engine, threading.Event())  # type: ignore[arg-type]
+def actor_of(broker: Broker, engine: FakeEngine, **options: Any) -> Actor:
+    settings = Sections.model_validate({"actor": options})
+    return Actor(settings, broker, engine, threading.Event())  # type: ignore[arg-type]
 
 
 def test_an_actor_waits_for_a_weights_folder_that_is_missing(broker: Broker, tmp_path: Path, monkeypatch) -> None:
     # Given weights that were announced, in a folder that this host does not have
     monkeypatch.setattr("actors.worker.WEIGHTS_RETRY_S", 0.0)
     monkeypatch.setattr("actors.worker.POLICY_POLL_S", 0.0)
-    folder, checksum = weights.publish(tmp_path / "there", 1, 0, lambda file: file.write_bytes(b"w"), keep=2)
-    broker.announce(Policy(broker.take_over(), 0, checksum, str(tmp_path / "here" / folder.name)))
+    there = published(tmp_path / "there")
+    here = tmp_path / "here" / Path(there.folder).name
+    broker.announce(dataclasses.replace(there, incarnation=broker.take_over(), folder=str(here)))
     engine = FakeEngine()
-    actor = actor_of(broker, engine)
+    actor = actor_of(broker, engine, weights_from="folder")
     try:
         # When the actor follows the policy again and again
         with structlog.testing.capture_logs() as logs:
@@ -179,22 +181,22 @@ def test_an_actor_waits_for_a_weights_folder_that_is_missing(broker: Broker, tmp
         assert "mount the learner's weights folder on this host" in told["why"]
         # And goes on when the folder is there, but not with a torn file
         (tmp_path / "there").rename(tmp_path / "here")
-        file = tmp_path / "here" / folder.name / weights.FILE
-        file.write_bytes(b"x")
+        file = here / FILE
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + b"x")
         actor._follow_policy(at_least=0)
         assert engine.loaded == []
-        file.write_bytes(b"w")
+        file.write_bytes(whole)
         actor._follow_policy(at_least=0)
-        assert engine.loaded == [file.parent]
+        assert engine.loaded == [here]
     finally:
         actor.close()
 
 
 @pytest.mark.parametrize("found", [-0.5, float("nan")])
 def test_an_engine_that_computes_something_else_is_an_error(broker: Broker, tmp_path: Path, found: float) -> None:
-    folder, checksum = weights.publish(tmp_path, 1, 0, lambda file: file.write_bytes(b"w"), keep=2)
     check = {"check_ids": [np.arange(4, dtype=np.int32)], "check_logprobs": [np.full(3, -0.4, np.float32)]}
-    broker.announce(Policy(broker.take_over(), 0, checksum, str(folder), **check))
+    broker.announce(published(tmp_path, broker.take_over(), **check))
     actor = actor_of(broker, FakeEngine(found))
     try:
         with pytest.raises(
@@ -209,9 +211,8 @@ def test_check_sequences_that_the_engine_cannot_read_are_an_error(broker: Broker
     def refuse(prompts: list[list[int]]) -> list[np.ndarray]:
         raise ValueError("token ids 0 to 99 do not fit a vocabulary of 9")
 
-    folder, checksum = weights.publish(tmp_path, 1, 0, lambda file: file.write_bytes(b"w"), keep=2)
     check = {"check_ids": [np.array([0, 99], np.int32)], "check_logprobs": [np.zeros(1, np.float32)]}
-    broker.announce(Policy(broker.take_over(), 0, checksum, str(folder), **check))
+    broker.announce(published(tmp_path, broker.take_over(), **check))
     engine = FakeEngine()
     monkeypatch.setattr(engine, "prompt_logprobs", refuse)
     actor = actor_of(broker, engine)

@@ -52,16 +52,17 @@ from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
 from common.lanes import GROUPS, LANES, Stage, lane_of, state_of
-from common.schema import WIRE_VERSION, Completion, Policy, Rollout, Ticket, pack
+from common.schema import WIRE_VERSION, Carried, Completion, Policy, Rollout, Ticket, pack
 from common.settings import Sections
 from common.sigma import Sigma
 from common.streams import Broker
+from common.weights.store import WeightStore
 from deploy import cli, queue
 from deploy.watch import Watch
 from scorer.verifier import Verdict
 from scorer.worker import Scorer
 from tests.integration.learning import Bench, Player, finish
-from tests.make import rollout, scored, ticket
+from tests.make import policy, rollout, scored, ticket
 from tests.until import until
 
 HOURS_S = 7 * 3600.0
@@ -535,6 +536,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
     broker.hand_over(order, rollout(order.ticket))
     [made] = broker.read("rollouts", 1, 100)
     asked = ticket(broker.run, 9, lane="eval", incarnation=incarnation)
+    store = WeightStore(broker.url, broker.run, "learner")
     uses: dict[str, Callable[[], object]] = {
         "tickets": lambda: broker.read("tickets", 1, 10),
         "rollouts": lambda: broker.hand_over(other, rollout(other.ticket)),
@@ -545,7 +547,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "fence": lambda: broker.check_fence(incarnation),
         "policy": broker.policy,
         "issued": lambda: broker.issue(ticket(broker.run, 9, incarnation=incarnation)),
-        "announced": lambda: broker.announce(Policy(incarnation, 0, "0" * 64, "/weights")),
+        "announced": lambda: broker.announce(policy(incarnation, 0)),
         "sigma": broker.sigma,
         "lost": broker.shadows,
         "eval:tickets": lambda: broker.read("eval:tickets", 1, 10),
@@ -553,6 +555,12 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "eval:scored": lambda: broker.inherit("eval:scored", 0),
         "eval:open": lambda: broker.open_tickets("eval"),
         "eval:issued": lambda: broker.issue(asked),
+        "carried": store.carried,
+        "carried:fence": lambda: store.announce(Carried(policy(incarnation, 0), [])),
+        "carried:at": store.at,
+        "weights:wanted": store.wanted,
+        "reading": store.read_now,
+        "model": store.definition,
     }
     spoil(broker, name)
     with pytest.raises(BrokerUnfit) as caught:
@@ -636,7 +644,7 @@ def test_a_garbled_sigma_begins_anew(broker: Broker, value: str) -> None:
     assert broker.sigma() == Sigma(0.5)
 
 
-FORGED_POLICY = pack(Policy(9, 999, "0" * 64, "/nowhere"))
+FORGED_POLICY = pack(policy(9, 999, "/nowhere"))
 
 
 @pytest.mark.parametrize("value", [b"junk", pack(ticket()), damaged(FORGED_POLICY), FORGED_POLICY])

@@ -18,14 +18,13 @@ import structlog
 import torch
 from transformers import AutoModelForCausalLM
 
-from common import weights
 from common.deliveries import Delivery
 from common.errors import BrokerUnavailable, CheckpointError, DiskFull, Diverged, Fenced, ModelError
 from common.lifecycle import Every
 from common.schema import Rollout, Scored, Ticket, pack
 from common.sigma import Sigma
 from common.streams import Broker
-from common.weights import verified
+from common.weights.folder import FILE, Draft, verify
 from learner import checkpoint, room
 from learner.tickets import capacity
 from learner.worker import Learner
@@ -70,7 +69,7 @@ def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:
     assert all(state["pending"] == 0 and state["lag"] == 0 for state in bench.broker.backlog().values())
     announced = bench.broker.policy()
     assert announced and (announced.step, announced.incarnation) == (5, 1)
-    assert verified(Path(announced.folder), announced.checksum).is_file()
+    verify(Path(announced.folder) / FILE, announced.manifest)
     assert len(announced.check_ids) == 4 and len(announced.check_logprobs) == 4
     assert (bench.folder / "export" / "config.json").is_file()
 
@@ -527,41 +526,42 @@ def test_groups_that_an_older_learner_took_are_taken_over(bench: Bench) -> None:
 
 
 def test_a_full_weights_folder_is_waited_for_and_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Callable[..., Any] = weights.publish
-    tries: list[int] = []
+    real: Callable[..., Any] = Draft.write
+    tries: list[str] = []
 
-    def publish(root: Path, incarnation: int, step: int, *rest: Any) -> Any:
-        tries.append(step)
-        if step == 2 and tries.count(2) < 4:
-            raise DiskFull(f"no room for the weights of step {step} in {root}")
-        return real(root, incarnation, step, *rest)
+    def write(self: Draft, *given: Any) -> Any:
+        version = self.folder.name
+        tries.append(version)
+        if version.endswith("-2") and tries.count(version) < 4:
+            raise DiskFull(f"no room for the weights of {version}")
+        return real(self, *given)
 
-    monkeypatch.setattr(weights, "publish", publish)
+    monkeypatch.setattr(Draft, "write", write)
     monkeypatch.setattr(room, "RETRY_S", 0.02)
     bench.play()
     with structlog.testing.capture_logs() as logs:
         books = finish(bench.learner(steps=3))
-    assert books["trained"] == 6 and tries.count(2) == 4
+    assert books["trained"] == 6 and len(tries) == 4 + 3
     [told] = [line for line in logs if line["event"] == "the disk is full, training waits"]
-    assert "no room for the weights of step 2" in told["why"]
+    assert "no room for the weights of" in told["why"]
 
 
 def test_a_stop_while_the_weights_folder_is_full_keeps_the_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Callable[..., Any] = weights.publish
+    real: Callable[..., Any] = Draft.write
     bench.play()
     first = bench.learner(steps=4)
 
-    def publish(root: Path, incarnation: int, step: int, *rest: Any) -> Any:
-        if step == 3:
+    def write(self: Draft, *given: Any) -> Any:
+        if self.folder.name.endswith("-3"):
             first._stop.set()
             raise DiskFull("full")
-        return real(root, incarnation, step, *rest)
+        return real(self, *given)
 
-    monkeypatch.setattr(weights, "publish", publish)
+    monkeypatch.setattr(Draft, "write", write)
     first.start()
     first.loop()
     first.finish()
-    monkeypatch.setattr(weights, "publish", real)
+    monkeypatch.setattr(Draft, "write", real)
     finish(bench.learner(steps=4))
     assert [line["step"] for line in bench.lines()] == [1, 2, 3, 4], "no step was lost or repeated"
 
@@ -639,7 +639,7 @@ def test_a_learner_that_waits_for_a_disk_hears_of_its_successor(bench: Bench, mo
     monkeypatch.setattr(room, "RETRY_S", 0.02)
     learner = bench.learner(steps=3)
     learner.start()
-    monkeypatch.setattr(weights, "publish", full)
+    monkeypatch.setattr(Draft, "write", full)
     bench.broker.take_over()
     with pytest.raises(Fenced):
         learner._publisher.publish(learner._incarnation, 1)

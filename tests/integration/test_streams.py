@@ -17,7 +17,7 @@ from common.schema import Policy, Ticket, pack, unpack
 from common.server import LocalServer
 from common.sigma import Sigma, next_sigma
 from common.streams import Broker
-from tests.make import rollout, scored, ticket
+from tests.make import policy, rollout, scored, ticket
 from tests.until import until
 
 
@@ -436,12 +436,12 @@ def test_an_announcement_that_arrives_late_takes_no_step_back(broker: Broker) ->
     incarnation = broker.take_over()
     checked = dict(check_ids=[np.arange(300, dtype=np.int32)], check_logprobs=[np.zeros(299, np.float32)])
     for step in (1, 10, 2):
-        broker.announce(Policy(incarnation, step, "0" * 64, "/weights", **checked))
+        broker.announce(policy(incarnation, step, **checked))
     announced = broker.policy()
     assert announced and announced.step == 10
     # A learner that fell back behind it begins a branch of its own
     successor = broker.take_over()
-    broker.announce(Policy(successor, 5, "0" * 64, "/weights"))
+    broker.announce(policy(successor, 5))
     announced = broker.policy()
     assert announced and (announced.incarnation, announced.step) == (successor, 5)
 

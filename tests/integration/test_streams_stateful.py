@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from common.deliveries import EXPECTED, Delivery
 from common.errors import Fenced, SchemaError
 from common.lanes import GROUPS, LANES, NEXT, Lane, Stage, named, state_of
-from common.schema import Policy, Rollout, Scored, Ticket
+from common.schema import Rollout, Scored, Ticket
 from common.server import LocalServer
 from common.streams import Broker
 from tests import make
@@ -109,7 +109,7 @@ class Streams(RuleBasedStateMachine):
         with pytest.raises(Fenced):
             older.close(incarnation, done, self.lane)
         with pytest.raises(Fenced):
-            older.announce(Policy(incarnation, 10**6, "0" * 64, "/weights"))
+            older.announce(make.policy(incarnation, 10**6))
         for delivery in older.read(self.at("scored"), 1, 0):
             with pytest.raises(Fenced):
                 older.refuse(delivery, "why", incarnation)

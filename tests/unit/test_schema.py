@@ -19,7 +19,20 @@ from hypothesis.extra import numpy as hnp
 from common import schema
 from common.errors import SchemaError
 from common.lanes import LANES
-from common.schema import Completion, DeadLetter, Message, Policy, Rollout, Scored, Ticket, pack, unpack
+from common.schema import (
+    Carried,
+    Completion,
+    DeadLetter,
+    Message,
+    Part,
+    Policy,
+    Rollout,
+    Scored,
+    Ticket,
+    pack,
+    unpack,
+)
+from common.weights.manifest import ITEM_BYTES, Layout, Manifest
 from tests import make
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
@@ -101,18 +114,28 @@ def scored(draw: st.DrawFn) -> Scored:
 
 
 @st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    names = draw(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=4, unique=True))
+    shapes = st.lists(st.integers(0, 9), max_size=3).map(tuple)
+    layout = Layout.of((name, draw(st.sampled_from(sorted(ITEM_BYTES))), draw(shapes)) for name in names)
+    return Manifest(layout, tuple(draw(st.binary(min_size=16, max_size=16)) for _ in names))
+
+
+@st.composite
 def policies(draw: st.DrawFn) -> Policy:
     sequences = draw(st.lists(vectors("<i4", st.integers(0, 9), low=1), max_size=3))
     return Policy(
         incarnation=draw(counts),
         step=draw(counts),
-        checksum=draw(texts),
+        manifest=draw(manifests()),
         folder=draw(texts),
         check_ids=sequences,
         check_logprobs=[draw(vectors("<f4", logprobs32, len(s) - 1, len(s) - 1)) for s in sequences],
     )
 
 
+parts = st.builds(Part, step=counts, base=st.none() | counts, chunks=counts, bytes=counts)
+carried = st.builds(Carried, policy=policies(), parts=st.lists(parts, max_size=4))
 letters = st.builds(
     DeadLetter,
     stage=texts,
@@ -123,7 +146,7 @@ letters = st.builds(
     origin=texts,
     body=st.binary(max_size=50),
 )
-messages: st.SearchStrategy[Message] = st.one_of(tickets(), rollouts(), scored(), policies(), letters)
+messages: st.SearchStrategy[Message] = st.one_of(tickets(), rollouts(), scored(), policies(), carried, letters)
 
 
 def plain(value: Any) -> Any:
@@ -148,10 +171,11 @@ SAMPLES: list[Message] = [
     make.ticket(lane="eval", top_p=0.95),
     make.rollout(make.ticket()),
     make.scored(make.rollout(make.ticket())),
-    Policy(1, 2, "c0ffee", "/w/v1-2", [np.arange(3, dtype=np.int32)], [np.zeros(2, np.float32)]),
+    make.policy(1, 2, check_ids=[np.arange(3, dtype=np.int32)], check_logprobs=[np.zeros(2, np.float32)]),
+    Carried(make.policy(1, 2), [Part(1, None, 3, 9000), Part(2, 1, 1, 70)]),
     DeadLetter("rollouts", 3, 1, "why", "trace", "scorer-1", b"\x00body"),
 ]
-POLICY, LETTER = SAMPLES[-2:]
+POLICY, CARRIED, LETTER = SAMPLES[-3:]
 by_kind = pytest.mark.parametrize("message", SAMPLES, ids=lambda m: m.KIND)
 
 
@@ -334,6 +358,16 @@ SCORED = make.scored(ROLLOUT)
         (SCORED, lambda b: b.update(weight=1e300), "a reward over 1e+09"),
         (SCORED, lambda b: b.update(rollout=None), "scored.rollout is not a map"),
         (POLICY, lambda b: b.update(check_logprobs=[]), "do not fit"),
+        (POLICY, lambda b: b["manifest"].update(names=[]), "0 names, 1 dtypes"),
+        (POLICY, lambda b: b["manifest"].update(names=[7]), "no name"),
+        (POLICY, lambda b: b["manifest"].update(names=["__metadata__"]), "no name"),
+        (POLICY, lambda b: b["manifest"].update(dtypes=["F7"]), "not of F64"),
+        (POLICY, lambda b: b["manifest"].update(shapes=[3]), "no shape"),
+        (POLICY, lambda b: b["manifest"].update(shapes=[[-1]]), "no size"),
+        (POLICY, lambda b: b["manifest"].update(shapes=[[2**31 - 1, 2**31 - 1]]), "the limit is"),
+        (POLICY, lambda b: b["manifest"].update(checksums=b""), "no checksums"),
+        (CARRIED, lambda b: b["parts"][0].update(chunks=-1), "outside"),
+        (CARRIED, lambda b: b.update(parts=[3]), "not a map"),
         (POLICY, lambda b: b.update(check_logprobs=[tensor([0] * 3, "<f4")]), "do not fit"),
         (LETTER, lambda b: b.update(body="text"), "body is str"),
     ],

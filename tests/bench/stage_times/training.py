@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from common import weights
 from common.settings import Sections
+from common.weights.folder import default_folder, prune
 from learner import checkpoint
 from learner.batch import Sequence
+from learner.copy_out import CopyOut
 from learner.options import policy_options
 from learner.policy import Policy
 from learner.publisher import CHECK_SEQUENCES, CHECK_TOKENS
@@ -59,22 +59,21 @@ def _sequences(settings: Sections, groups: list[Group]) -> list[Sequence]:
 
 def _writing(settings: Sections, policy: Policy, some: list[Sequence], clock: Stopwatch) -> tuple[float, float]:
     """Seconds of a publication with its check sequences, and of a checkpoint; medians."""
-    root = weights.default_folder(f"stage-times-{os.getpid()}", settings.run.folder)
+    root = default_folder(f"stage-times-{os.getpid()}", settings.run.folder)
+    copy_out = CopyOut(policy, root, 2, settings.actor.dtype)
     check = [Sequence(s.prompt_ids, s.completion_ids[:CHECK_TOKENS], s.behaviour[:CHECK_TOKENS], 0.0) for s in some]
-
-    def save(file: Path) -> None:
-        save_file({name: w.detach().cpu().contiguous() for name, w in policy.named_weights()}, file)
 
     publish, commit = [], []
     with tempfile.TemporaryDirectory(dir=settings.run.folder) as folder:
         for turn in range(REPEATS + 1):
             clock.start()
-            weights.publish(root, 1, turn, save, 2)
+            draft, _ = copy_out(1, turn)
+            draft.publish()
             policy.logprobs(check, 1.0)
             publish.append(clock.stop())
             clock.start()
             checkpoint.save(Path(folder), 1, turn, policy.save, b"", 1)
             commit.append(clock.stop())
-    weights.prune(root, 0)
+    prune(root, 0)
     root.rmdir()
     return statistics.median(publish[1:]), statistics.median(commit[1:])

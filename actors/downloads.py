@@ -1,0 +1,83 @@
+"""Weights out of the broker, for an actor that cannot see the learner's folder: fetched beside sampling."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from common.errors import WeightsError
+from common.lifecycle import Every
+from common.schema import Policy
+from common.weights.fetch import Gone, fetch
+from common.weights.store import WANTED_MS, WeightStore
+
+LOOK_EVERY_S = 0.05
+FAILURES = 5
+"""Versions in a row that are not what was announced, after which this actor gives up."""
+
+log = structlog.get_logger("actor")
+
+
+class Downloads:
+    """`newest` is the newest policy whose weights are on this host; a thread fetches them until `close`."""
+
+    def __init__(self, store: WeightStore, root: Path) -> None:
+        self._store, self._root = store, root
+        self._newest: Policy | None = None
+        self._failures = 0
+        self._failed: Exception | None = None
+        self._closed = threading.Event()
+        self._ask = Every(WANTED_MS / 3000)
+        self._thread = threading.Thread(target=self._run, name="downloading", daemon=True)
+        self._thread.start()
+
+    @property
+    def newest(self) -> Policy | None:
+        """Its `folder` is one here. Raises what has ended the thread: WeightsError after FAILURES."""
+        if self._failed:
+            raise self._failed
+        return self._newest
+
+    def close(self) -> None:
+        """Ends the thread after the chunk at hand."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._go_on():
+                here = self._newest and (self._newest.incarnation, self._newest.step)
+                if self._store.at() in (None, here) or not self._follow():
+                    self._closed.wait(LOOK_EVERY_S)
+        except Exception as error:  # the actor raises it
+            self._failed = error
+
+    def _go_on(self) -> bool:
+        if self._ask.due():
+            self._store.want()
+        return not self._closed.is_set()
+
+    def _follow(self) -> bool:
+        """Fetches the newest version; False when that is to be tried again later."""
+        carried = self._store.carried()
+        if carried is None:
+            return False
+        try:
+            folder = fetch(self._store, carried, self._root, self._go_on)
+        except Gone:
+            return False
+        except WeightsError as error:
+            self._failures += 1
+            log.warning("what was fetched is not what was announced", failures=self._failures, why=str(error))
+            if self._failures >= FAILURES:
+                raise WeightsError(
+                    f"{FAILURES} versions in a row are not what was announced, the last: {error}"
+                ) from error
+            self._store.want("anew")
+            return False
+        self._failures = 0
+        self._newest = replace(carried.policy, folder=str(folder))
+        return True

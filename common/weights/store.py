@@ -1,0 +1,131 @@
+"""Weights in a broker, for actors that see no folder of the learner's: parts of versions, as chunks.
+
+    {run}:weights:1-57:whole     hash number -> chunk    {run}:carried     newest version that is here, its parts
+    {run}:weights:1-57:since-56  hash number -> chunk    {run}:carried:at  its incarnation and step
+    {run}:weights:wanted         set while it is needed  {run}:reading     who reads which whole version
+    {run}:model                  hash file -> content, of what defines the model
+
+It may be another broker than that of the streams: weights need no persistence, and streams come first in its memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from common.connection import BrokerFull, Connection
+from common.errors import SchemaError
+from common.schema import Carried, Part, pack, unpack
+from common.untrusted import version
+
+HIGH_WATER = 0.8
+"""Share of a server's memory that weights leave to nobody: above it are streams alone."""
+WANTED_MS = 60_000
+"""An actor that says nothing for so long wants no more weights from here."""
+READING_MS = 15_000
+"""One that reads a version says so at every chunk."""
+KEPT_MS = 24 * 3600 * 1000
+"""What no learner announces again for so long is gone."""
+
+
+class WeightStore(Connection):
+    """One process's access to them. Never waits for room: BrokerFull is raised, since weights give way to streams."""
+
+    def _prepare(self) -> None:
+        """Nothing has to be there."""
+
+    def _tell_full(self, what: str, seconds: float, until: str) -> None:
+        """Never called: see above."""
+
+    # The learner's side
+
+    def define(self, definition: Mapping[str, bytes]) -> None:
+        """Puts there what `common.weights.definition` says. Raises BrokerFull."""
+        key, content = self.key("model"), dict(definition)
+        self._wait_for(f"hset {key}", lambda: self._redis.hset(key, mapping=content), (BrokerFull,))
+
+    def put(self, incarnation: int, part: Part, number: int, chunk: bytes) -> None:
+        """One chunk. Raises BrokerFull when there is no room for it."""
+        key = self._part(incarnation, part)
+        self._wait_for(f"hset {key}", lambda: self._redis.hset(key, str(number), chunk), (BrokerFull,))
+        if number == 0:
+            self._do("pexpire", key, KEPT_MS)
+
+    def announce(self, carried: Carried) -> None:
+        """Makes it the newest that is here; Fenced when a newer learner's is. All of its chunks must be."""
+        policy = carried.policy
+        args = [policy.incarnation, policy.step, pack(carried)]
+        self._script("announce", ["carried", "carried:fence", "carried:at"], args, (BrokerFull,))
+        for part in carried.parts:
+            self._do("pexpire", self._part(policy.incarnation, part), KEPT_MS)
+
+    def drop(self, incarnation: int, parts: Sequence[Part]) -> None:
+        """Frees what these parts take."""
+        if parts:
+            self._do("unlink", *(self._part(incarnation, part) for part in parts))
+
+    def wanted(self) -> str:
+        """What some actor needs from here: "" nothing, "newest" weights, or "anew": what is here is damaged."""
+        key = self.key("weights:wanted")
+        wanted = (self._do("get", key) or b"").decode(errors="replace")
+        if wanted == "anew":
+            self._do("set", key, "newest", px=WANTED_MS)
+        return wanted
+
+    def read_now(self) -> set[int]:
+        """Steps of the whole versions that somebody is reading."""
+        return {int(step) for step in self._script("reading", ["reading"], [READING_MS])}
+
+    def free_bytes(self) -> float:
+        """Room for weights in the fullest of its servers; infinite without a limit."""
+        servers = [info for info in self._servers() if info.get("maxmemory")]
+        return min((HIGH_WATER * i["maxmemory"] - i["used_memory"] for i in servers), default=math.inf)
+
+    # The actors'
+
+    def want(self, what: Literal["newest", "anew"] = "newest") -> None:
+        """Asks the learner to put weights here, to be said again within WANTED_MS; `anew` when what is here cannot be
+        used."""
+        self._do("set", self.key("weights:wanted"), what, px=WANTED_MS, nx=what == "newest")
+
+    def definition(self) -> dict[str, bytes]:
+        """What defines the model; empty before the learner has put it there."""
+        found = self._do("hgetall", self.key("model"))
+        return {name.decode(errors="replace"): content for name, content in found.items()}
+
+    def at(self) -> tuple[int, int] | None:
+        """Incarnation and step of the newest version here."""
+        return version(self._do("get", self.key("carried:at")))
+
+    def carried(self) -> Carried | None:
+        """The newest version here; None without one, and for what is none."""
+        raw = self._do("get", self.key("carried"))
+        if raw is None:
+            return None
+        try:
+            message = unpack(raw)
+        except SchemaError as error:
+            self._tell_foreign("carried", str(error))
+            return None
+        if not isinstance(message, Carried):
+            self._tell_foreign("carried", f"a {message.KIND}")
+            return None
+        return message
+
+    def chunk(self, incarnation: int, part: Part, number: int) -> bytes | None:
+        """One chunk; None when it is gone."""
+        found: bytes | None = self._do("hget", self._part(incarnation, part), str(number))
+        return found
+
+    def reads(self, step: int) -> None:
+        """Says that this actor reads the whole version of that step: it stays for READING_MS."""
+        self._script("reads", ["reading"], [f"{step} {self.consumer}"])
+
+    def has_read(self, step: int) -> None:
+        """Says that it has, and no longer does."""
+        self._do("zrem", self.key("reading"), f"{step} {self.consumer}")
+
+    def _part(self, incarnation: int, part: Part) -> str:
+        kind = "whole" if part.base is None else f"since-{part.base}"
+        return self.key(f"weights:{incarnation}-{part.step}:{kind}")

@@ -1,0 +1,163 @@
+"""Puts versions of the policy into a broker, while some actor wants them from there: beside training, the newest only.
+
+What changed since the version before goes there at every step, a whole version when `plan` says that it is due. Weights
+give way to the streams: where there is no room the version is left out, and actors go on with the one that they have.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from common.connection import BrokerFull
+from common.errors import WeightsError
+from common.schema import Carried, Part, Policy
+from common.weights import chunks, folder, plan
+from common.weights.manifest import Bytes
+from common.weights.store import WeightStore
+
+LOOK_EVERY_S = 1.0
+CONNECTIONS = 2
+"""Chunks on their way at once: so that the next one follows at once where an answer takes long."""
+KEEP = 16
+"""Changes that stay behind the newest whole version, for actors that come late."""
+
+log = structlog.get_logger("learner")
+
+
+class Uploader:
+    """A thread of its own; `offer` gives it the newest version."""
+
+    def __init__(self, store: WeightStore, definition: Mapping[str, bytes]) -> None:
+        """`definition` goes there with the first version."""
+        self._store, self._definition = store, definition
+        self._newest: Policy | None = None
+        self._carried: Carried | None = None
+        self._base = ExitStack()
+        """Holds the lock on the file of the version that was carried last."""
+        self._before: list[Bytes] = []
+        """Its tensors, mapped."""
+        self._told = ""
+        self._failed: Exception | None = None
+        self._changed, self._closed = threading.Event(), threading.Event()
+        self._pool = ThreadPoolExecutor(CONNECTIONS, "carrying")
+        self._thread = threading.Thread(target=self._run, name="uploading", daemon=True)
+        self._thread.start()
+
+    def offer(self, policy: Policy) -> None:
+        """Its file is in the folder that it names."""
+        self._newest = policy
+        self._changed.set()
+
+    def check(self) -> None:
+        """Raises what has ended the thread."""
+        if self._failed:
+            raise self._failed
+
+    def close(self) -> None:
+        """Ends the thread after the chunk at hand, and frees what is in the broker."""
+        self._closed.set()
+        self._changed.set()
+        self._thread.join()
+        self._pool.shutdown()
+        self._base.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed.is_set():
+                self._changed.wait(LOOK_EVERY_S)
+                self._changed.clear()
+                if self._newest and (wanted := self._store.wanted()):
+                    self._carry(self._newest, anew=wanted == "anew")
+        except Exception as error:  # the learner raises it
+            self._failed = error
+
+    def _carry(self, policy: Policy, *, anew: bool) -> None:
+        version = (policy.incarnation, policy.step)
+        lost = self._carried and self._store.at() != (self._carried.policy.incarnation, self._carried.policy.step)
+        if anew or lost or (self._carried and self._carried.policy.incarnation != policy.incarnation):
+            self._forget()
+        if self._carried and version == (self._carried.policy.incarnation, self._carried.policy.step):
+            return
+        lock = ExitStack()
+        try:
+            file = lock.enter_context(folder.locked(Path(policy.folder)))
+            self._upload(policy, folder.views(file, policy.manifest.layout))
+            self._base.close()
+            self._base = lock.pop_all()
+            self._told = ""
+        except (BrokerFull, WeightsError) as error:  # WeightsError: a newer version has taken its place
+            if self._told != str(error):
+                self._told = str(error)
+                log.warning("weights not carried by the broker, trying again with the next version", why=str(error))
+        finally:
+            lock.close()
+
+    def _upload(self, policy: Policy, tensors: list[Bytes]) -> None:
+        layout, old = policy.manifest.layout, self._carried.parts if self._carried else []
+        read_now = self._store.read_now()
+        parts = list(old)
+        due = plan.whole_is_due(parts, read_now)
+        if self._carried:
+            base = self._carried.policy.step
+            parts.append(self._send(policy, base, chunks.changes(layout, self._before, tensors)))
+        if due:
+            self._make_room(policy)
+            parts.append(self._send(policy, None, chunks.whole(layout, tensors)))
+        kept = plan.to_keep(parts, read_now, KEEP)
+        carried = Carried(replace(policy, folder=""), kept)
+        before = None
+        if not self._carried:
+            before = self._store.carried()
+            self._store.define(self._definition)
+        self._store.announce(carried)
+        self._store.drop(policy.incarnation, [part for part in parts if part not in kept])
+        if before and before.policy.incarnation != policy.incarnation:  # an older learner's
+            self._store.drop(before.policy.incarnation, before.parts)
+        self._carried, self._before = carried, tensors
+        log.debug("weights carried", step=policy.step, parts=[(p.base, p.bytes) for p in parts[len(old) :]])
+
+    def _make_room(self, policy: Policy) -> None:
+        """Raises BrokerFull unless a whole version fits beside the streams."""
+        needed, free = policy.manifest.layout.data_bytes, self._store.free_bytes()
+        if needed > free:
+            raise BrokerFull(
+                f"a version of {needed / 2**20:,.0f} MiB has no room beside the streams in the broker at "
+                f"{self._store.shown}, where {free / 2**20:,.0f} are free for it; raise maxmemory, or set weights.url"
+            )
+
+    def _send(self, policy: Policy, base: int | None, made: Iterator[bytes]) -> Part:
+        """All chunks of a part. Raises BrokerFull, and then nothing of it stays."""
+        part, size, number = Part(policy.step, base, 0, 0), 0, 0
+        self._store.drop(policy.incarnation, [part])
+        under_way: deque[Future[None]] = deque()
+        try:
+            for number, chunk in enumerate(made, 1):
+                size += len(chunk)
+                under_way.append(self._pool.submit(self._store.put, policy.incarnation, part, number - 1, chunk))
+                if len(under_way) > CONNECTIONS:
+                    under_way.popleft().result()
+                if self._closed.is_set():
+                    raise WeightsError("the learner ends")
+            while under_way:
+                under_way.popleft().result()
+        except (BrokerFull, WeightsError):
+            for one in under_way:
+                one.exception()
+            self._store.drop(policy.incarnation, [part])
+            raise
+        return replace(part, chunks=number, bytes=size)
+
+    def _forget(self) -> None:
+        """What is in the broker is of no use any more: the next version goes there whole."""
+        if self._carried:
+            self._store.drop(self._carried.policy.incarnation, self._carried.parts)
+        self._carried, self._before = None, []
+        self._base.close()

@@ -1,0 +1,63 @@
+"""Actors of another host: real vLLM, nothing there but the broker's address."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import ENVIRONMENT, Hero, prepare
+
+
+def join(folder: Path, url: str, *flags: str) -> subprocess.Popen[bytes]:
+    """`hero actor` from an empty folder; it sees no folder of the learner's, and keeps what it fetches in its own."""
+    folder.mkdir()
+    own = ["--actor.weights_from", "broker", "--weights.cache", str(folder / "fetched")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HERO_", "REDIS_URL"))}
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", "actor", "--broker.url", url, *own, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=environment | ENVIRONMENT,
+        )
+
+
+@pytest.mark.timeout(300)
+def test_an_actor_joins_with_nothing_but_the_brokers_address(tmp_path: Path) -> None:
+    # Given a run without any actor: a legal state
+    hero = Hero(prepare(tmp_path), "--actor.count", "0", "--run.steps", "6", "--learner.checkpoint_every_steps", "2")
+    actors: list[subprocess.Popen[bytes]] = []
+    try:
+        address = tmp_path / "run" / "broker.url"
+        hero.until(address.is_file, 60, "broker")
+        hero.until(lambda: (tmp_path / "run" / "logs" / "learner.log").is_file(), 60, "learner")
+        # When one comes from a host that has neither model nor settings, leaves in the middle, and another comes
+        actors.append(join(tmp_path / "first", address.read_text().strip()))
+        hero.until(lambda: len(hero.steps()) >= 2, 120, "second step")
+        actors[0].send_signal(signal.SIGTERM)
+        assert actors[0].wait(60) == 0
+        actors.append(join(tmp_path / "second", address.read_text().strip()))
+        # Then the run ends, every policy was checked against the learner's, and the actor leaves with it
+        assert hero.wait(120) == 0, hero.told()
+        assert actors[1].wait(60) == 0
+    finally:
+        hero.end()
+        for actor in actors:
+            actor.kill()
+            actor.wait()
+    said = [
+        json.loads(line)["event"] for line in (tmp_path / "first" / "log").read_text().splitlines() if line[0] == "{"
+    ]
+    assert "the model comes from the broker" in said and "engine ready" in said
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 6 and summary["max_logprob_difference"] < 1e-3
+    left = sorted(path.name for path in (tmp_path / "second" / "fetched").iterdir() if path.name[0] != ".")
+    assert 1 <= len(left) <= 2 and all(name.startswith("v") for name in left), left
