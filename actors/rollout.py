@@ -55,6 +55,10 @@ class Groups:
         """The groups of a lane, the one that was started first at the front."""
         return [delivery for delivery, _, _ in self._open.values() if delivery.ticket.lane == lane]
 
+    def all(self) -> list[Delivery]:
+        """Every group, the one that was started first at the front."""
+        return [delivery for delivery, _, _ in self._open.values()]
+
     def entries(self, stage: Stage) -> set[str]:
         return {delivery.entry for delivery, _, _ in self._open.values() if delivery.stage == stage}
 

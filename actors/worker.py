@@ -10,31 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from actors.engine import Engine, EngineOptions
+from actors.follower import POLL_S, Follower
 from actors.join import fetched_folder, model_from_broker
-from actors.policy_source import PolicySource
-from actors.rollout import Groups, version_key
+from actors.rollout import Groups
 from actors.slots import Slots
 from common.deliveries import Delivery
-from common.errors import BrokerUnavailable, ModelError, SamplerMismatch, WeightsError
+from common.errors import BrokerUnavailable, ModelError
 from common.lanes import Stage
 from common.leases import Leases
 from common.lifecycle import Every, stop_on_signals
 from common.models import local_folder
-from common.schema import Policy, Ticket
+from common.schema import Ticket
 from common.settings import Sections
 from common.streams import Broker
 from common.waiting import Waiting
-from common.weights import folder
 from common.weights.store import WeightStore
 
-POLICY_POLL_S = 0.02
 DRAIN_S = 20.0  # for its groups; as long again for all else
-WEIGHTS_RETRY_S = 1.0
-FAILURES = 10  # of one policy whose file is there and is another
 TICKETS: tuple[Stage, ...] = ("tickets", "eval:tickets")
 
 log = structlog.get_logger("actor")
@@ -99,24 +94,18 @@ class Actor:
         self._broker = broker
         self._engine = engine
         self._stop = stop
-        self._policy: Policy | None = None
-        self._source = PolicySource(settings, broker)
         self._groups = Groups(broker.consumer)
+        self._follower = Follower(settings, broker, engine, self._groups, self._begin)
         self._leases = Leases(broker, settings.broker.claim_after_ms)
-        self._poll = Every(POLICY_POLL_S)
         self._pulse = Every(1.0)
         self._slots = Slots(settings, broker, engine, self._groups, self._leases, self._start)
         self._waiting = Waiting("actor")
-        self._retry_weights_at = 0.0
-        self._told_missing = ""
-        self._failures = 0
-        self._worst_difference = 0.0
         self._tokens = self._completions = 0
-        self._busy_s = self._load_s = 0.0
+        self._busy_s = 0.0
 
     def loop(self) -> None:
         while not self._stop.is_set() and not (self._pulse.due() and self._over()):
-            self._follow_policy()
+            self._follower.follow()
             self._take_tickets()
             self._sample()
         deadline = time.monotonic() + DRAIN_S
@@ -129,13 +118,14 @@ class Actor:
         self._leases.close()
         for stage in TICKETS:
             self._broker.leave(stage)
-        self._source.close()
+        self._follower.close()
         self._engine.close()
 
     def _over(self) -> bool:
-        if self._told_missing:
-            self._waiting.on("the weights of the newest policy", until=f"they can be loaded: {self._told_missing}")
-        elif self._policy is None:
+        policy = self._follower.policy
+        if self._follower.missing:
+            self._waiting.on("the weights of the newest policy", until=f"they can be loaded: {self._follower.missing}")
+        elif policy is None:
             self._waiting.on("the first policy", until="the learner announces one: is it alive?")
         elif not self._engine.busy:
             self._waiting.on("tickets", until="the learner issues some: is it alive, are its groups scored?")
@@ -144,87 +134,36 @@ class Actor:
         self._broker.heartbeat(
             {
                 "role": "actor",
-                "step": self._policy.step if self._policy else None,
-                "checksum": self._policy.checksum if self._policy else None,
-                "weights_from": self._source.kind,
+                "step": policy.step if policy else None,
+                "checksum": policy.checksum if policy else None,
+                "weights_from": self._follower.source,
                 "groups": len(self._groups),
                 "tokens": self._tokens,
                 "completions": self._completions,
                 "busy_s": self._busy_s,
-                "load_s": self._load_s,
-                "max_logprob_difference": self._worst_difference,
+                "load_s": self._follower.load_s,
+                "max_logprob_difference": self._follower.worst_difference,
                 **self._waiting.state,
             }
         )
         return self._broker.over()
 
-    def _follow_policy(self, at_least: int = -1) -> None:
-        """Loads the newest announced weights, between two engine steps."""
-        if (not self._poll.due() and at_least < 0) or time.monotonic() < self._retry_weights_at:
-            return
-        newest = self._source.newest()
-        if newest is None or (self._policy and version_key(newest) == version_key(self._policy)):
-            return
-        try:
-            with folder.locked(Path(newest.folder)) as file:
-                folder.verify(file, newest.manifest)
-                times = self._engine.load(file.parent, version_key(newest))
-        except WeightsError as error:
-            self._not_loaded(newest, error)
-            return
-        self._failures = 0
-        self._told_missing = ""
-        self._policy = newest
-        self._load_s += times.check + times.pause + times.load + times.resume
-        self._check(newest)
-
-    def _not_loaded(self, policy: Policy, error: WeightsError) -> None:
-        """Says so once, and tries again later; raises `error` when what is there was FAILURES times not the policy."""
-        latest = self._source.newest()
-        if latest and version_key(latest) != version_key(policy):
-            return  # it was removed: the newer one is next
-        self._retry_weights_at = time.monotonic() + WEIGHTS_RETRY_S
-        if self._told_missing != str(error):
-            self._told_missing = str(error)
-            log.error("weights not loaded, trying again", step=policy.step, why=str(error))
-        if (Path(policy.folder) / folder.FILE).is_file():
-            self._failures += 1
-            if self._failures >= FAILURES:
-                raise error
-
-    def _check(self, policy: Policy) -> None:
-        """The engine must compute what the learner computes: a difference is a wrong ratio in every token."""
-        if not policy.check_ids:
-            return
-        try:
-            ours = self._engine.prompt_logprobs([ids.tolist() for ids in policy.check_ids])
-        except ValueError as error:
-            raise SamplerMismatch(
-                f"the engine cannot read the check sequences of step {policy.step} ({error}): "
-                "same model folder and tokenizer on both sides?"
-            ) from error
-        worst = max(float(np.abs(a - b).max()) for a, b in zip(ours, policy.check_logprobs, strict=True))
-        self._worst_difference = max(self._worst_difference, worst)
-        bound = self._settings.actor.max_logprob_difference
-        log.debug("weights loaded", step=policy.step, logprob_difference=worst)
-        if not worst <= bound:  # also for NaN
-            raise SamplerMismatch(
-                f"after loading step {policy.step} the engine's log-probabilities miss the learner's by {worst:.3g} "
-                f"(actor.max_logprob_difference = {bound:g}): same model folder, tokenizer and dtype on both sides? "
-                "bfloat16 needs about 0.15"
-            )
-
     def _take_tickets(self) -> None:
-        if self._policy is None:
-            self._stop.wait(POLICY_POLL_S)
-            return
-        self._slots.take(read_from=self._retry_weights_at)
+        if self._follower.policy is None:
+            self._stop.wait(POLL_S)
+        elif not self._follower.holds:
+            self._slots.take(read_from=self._follower.retry_at)
 
     def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
         assert isinstance(ticket, Ticket)
-        if self._policy and ticket.step > self._policy.step:
-            self._follow_policy(at_least=ticket.step)
+        policy = self._follower.policy
+        if policy and ticket.step > policy.step:
+            self._follower.follow(now=True)
+        self._begin(delivery)
+
+    def _begin(self, delivery: Delivery) -> None:
+        ticket = delivery.ticket
         try:
             self._engine.add(
                 delivery.name,

@@ -59,6 +59,7 @@ KINDS = {
     "carried:fence": "string",
     "carried:at": "string",
     "weights:wanted": "string",
+    "weights:parts": "set",
     "reading": "zset",
     "model": "hash",
 }

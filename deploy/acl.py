@@ -24,7 +24,7 @@ from common.lanes import GROUPS, LANES, named
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
 LEASES = "+xreadgroup +xack +xclaim +xpending +xgroup|delconsumer"
-LEARNER = "+evalsha +exists +del +unlink +pexpire +type +@stream +@hash +@string +@sortedset"
+LEARNER = "+evalsha +exists +del +unlink +pexpire +type +@stream +@hash +@string +@set +@sortedset"
 SHADOW = "+evalsha +xreadgroup +xgroup|create +xgroup|createconsumer +xgroup|delconsumer +xgroup|destroy"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
 TICKETS, ROLLOUTS, SCORED = ([named(lane, stage) for lane in LANES] for stage in ("tickets", "rollouts", "scored"))

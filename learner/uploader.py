@@ -113,14 +113,10 @@ class Uploader:
             parts.append(self._send(policy, None, chunks.whole(layout, tensors)))
         kept = plan.to_keep(parts, read_now, KEEP)
         carried = Carried(replace(policy, folder=""), kept)
-        before = None
         if not self._carried:
-            before = self._store.carried()
             self._store.define(self._definition)
         self._store.announce(carried)
-        self._store.drop(policy.incarnation, [part for part in parts if part not in kept])
-        if before and before.policy.incarnation != policy.incarnation:  # an older learner's
-            self._store.drop(before.policy.incarnation, before.parts)
+        self._store.drop_all_but(carried)
         self._carried, self._before = carried, tensors
         log.debug("weights carried", step=policy.step, parts=[(p.base, p.bytes) for p in parts[len(old) :]])
 

@@ -1,9 +1,9 @@
 """Weights in a broker, for actors that see no folder of the learner's: parts of versions, as chunks.
 
-    {run}:weights:1-57:whole     hash number -> chunk    {run}:carried     newest version that is here, its parts
-    {run}:weights:1-57:since-56  hash number -> chunk    {run}:carried:at  its incarnation and step
-    {run}:weights:wanted         set while it is needed  {run}:reading     who reads which whole version
-    {run}:model                  hash file -> content, of what defines the model
+    {run}:weights:1-57:whole     hash number -> chunk     {run}:carried     newest version that is here, its parts
+    {run}:weights:1-57:since-56  hash number -> chunk     {run}:carried:at  its incarnation and step
+    {run}:weights:parts          set of such keys         {run}:reading     who reads which whole version
+    {run}:weights:wanted         there while it is needed {run}:model       hash file -> content: defines the model
 
 It may be another broker than that of the streams: weights need no persistence, and streams come first in its memory.
 """
@@ -50,6 +50,7 @@ class WeightStore(Connection):
         key = self._part(incarnation, part)
         self._wait_for(f"hset {key}", lambda: self._redis.hset(key, str(number), chunk), (BrokerFull,))
         if number == 0:
+            self._do("sadd", self.key("weights:parts"), key)
             self._do("pexpire", key, KEPT_MS)
 
     def announce(self, carried: Carried) -> None:
@@ -62,8 +63,12 @@ class WeightStore(Connection):
 
     def drop(self, incarnation: int, parts: Sequence[Part]) -> None:
         """Frees what these parts take."""
-        if parts:
-            self._do("unlink", *(self._part(incarnation, part) for part in parts))
+        self._drop([self._part(incarnation, part) for part in parts])
+
+    def drop_all_but(self, carried: Carried) -> None:
+        """Frees what else was ever put here: by learners that died, also in the middle of a part."""
+        keep = {self._part(carried.policy.incarnation, part).encode() for part in carried.parts}
+        self._drop([key.decode() for key in self._do("smembers", self.key("weights:parts")) - keep])
 
     def wanted(self) -> str:
         """What some actor needs from here: "" nothing, "newest" weights, or "anew": what is here is damaged."""
@@ -125,6 +130,11 @@ class WeightStore(Connection):
     def has_read(self, step: int) -> None:
         """Says that it has, and no longer does."""
         self._do("zrem", self.key("reading"), f"{step} {self.consumer}")
+
+    def _drop(self, keys: Sequence[str]) -> None:
+        if keys:
+            self._do("unlink", *keys)
+            self._do("srem", self.key("weights:parts"), *keys)
 
     def _part(self, incarnation: int, part: Part) -> str:
         kind = "whole" if part.base is None else f"since-{part.base}"

@@ -49,7 +49,7 @@ def actor_of(broker: Broker) -> Iterator[Callable[[], Actor]]:
     def actor_of() -> Actor:
         own = Broker(broker.url, broker.run, "actor")
         made.append(Actor(settings, own, cast(Engine, Dies(64)), threading.Event()))
-        made[-1]._policy = policy(1, 0)
+        made[-1]._follower.policy = policy(1, 0)
         return made[-1]
 
     yield actor_of
@@ -115,9 +115,9 @@ def test_an_outage_that_outlasts_the_leases_is_no_failure_of_what_is_sampled(
 
 def test_an_actor_that_cannot_load_weights_says_so(broker: Broker, actor_of: Callable[[], Actor]) -> None:
     actor = actor_of()
-    actor._policy = None
+    actor._follower.policy = None
     broker.announce(policy(broker.take_over(), 0, "/nowhere"))
-    actor._follow_policy(at_least=0)
+    actor._follower.follow(now=True)
     actor._over()
     [state] = broker.processes().values()
     assert state["waits_for"] == "the weights of the newest policy" and "/nowhere" in state["waits_until"]

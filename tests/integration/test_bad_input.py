@@ -163,8 +163,8 @@ def actor_of(broker: Broker, engine: FakeEngine, **options: Any) -> Actor:
 
 def test_an_actor_waits_for_a_weights_folder_that_is_missing(broker: Broker, tmp_path: Path, monkeypatch) -> None:
     # Given weights that were announced, in a folder that this host does not have
-    monkeypatch.setattr("actors.worker.WEIGHTS_RETRY_S", 0.0)
-    monkeypatch.setattr("actors.worker.POLICY_POLL_S", 0.0)
+    monkeypatch.setattr("actors.follower.RETRY_S", 0.0)
+    monkeypatch.setattr("actors.follower.POLL_S", 0.0)
     there = published(tmp_path / "there")
     here = tmp_path / "here" / Path(there.folder).name
     broker.announce(dataclasses.replace(there, incarnation=broker.take_over(), folder=str(here)))
@@ -174,7 +174,7 @@ def test_an_actor_waits_for_a_weights_folder_that_is_missing(broker: Broker, tmp
         # When the actor follows the policy again and again
         with structlog.testing.capture_logs() as logs:
             for _ in range(3):
-                actor._follow_policy(at_least=0)
+                actor._follower.follow(now=True)
         # Then it says so once, with the remedy, and loads nothing
         assert engine.loaded == []
         [told] = [entry for entry in logs if entry["event"].startswith("weights not loaded")]
@@ -184,10 +184,10 @@ def test_an_actor_waits_for_a_weights_folder_that_is_missing(broker: Broker, tmp
         file = here / FILE
         whole = file.read_bytes()
         file.write_bytes(whole[:-1] + b"x")
-        actor._follow_policy(at_least=0)
+        actor._follower.follow(now=True)
         assert engine.loaded == []
         file.write_bytes(whole)
-        actor._follow_policy(at_least=0)
+        actor._follower.follow(now=True)
         assert engine.loaded == [here]
     finally:
         actor.close()
@@ -202,7 +202,7 @@ def test_an_engine_that_computes_something_else_is_an_error(broker: Broker, tmp_
         with pytest.raises(
             SamplerMismatch, match=r"actor\.max_logprob_difference = 0\.02.*same model folder, tokenizer"
         ):
-            actor._follow_policy(at_least=0)
+            actor._follower.follow(now=True)
     finally:
         actor.close()
 
@@ -218,7 +218,7 @@ def test_check_sequences_that_the_engine_cannot_read_are_an_error(broker: Broker
     actor = actor_of(broker, engine)
     try:
         with pytest.raises(SamplerMismatch, match=r"cannot read the check sequences of step 0 \(token ids 0 to 99"):
-            actor._follow_policy(at_least=0)
+            actor._follower.follow(now=True)
     finally:
         actor.close()
 

@@ -52,7 +52,7 @@ from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
 from common.lanes import GROUPS, LANES, Stage, lane_of, state_of
-from common.schema import WIRE_VERSION, Carried, Completion, Policy, Rollout, Ticket, pack
+from common.schema import WIRE_VERSION, Carried, Completion, Part, Policy, Rollout, Ticket, pack
 from common.settings import Sections
 from common.sigma import Sigma
 from common.streams import Broker
@@ -559,6 +559,7 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "carried:fence": lambda: store.announce(Carried(policy(incarnation, 0), [])),
         "carried:at": store.at,
         "weights:wanted": store.wanted,
+        "weights:parts": lambda: store.put(1, Part(0, None, 1, 1), 0, b"x"),
         "reading": store.read_now,
         "model": store.definition,
     }

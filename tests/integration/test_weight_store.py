@@ -4,75 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import structlog
 
-from actors import downloads
 from actors.downloads import Downloads
 from common.errors import DiskFull, Fenced, WeightsError
-from common.schema import Part, Policy
+from common.schema import Part
 from common.streams import Broker
-from common.weights import chunks, fetch, folder, plan
+from common.weights import fetch, folder, plan
 from common.weights.fetch import Gone
-from common.weights.folder import FILE, Draft
-from common.weights.manifest import Bytes, Layout
+from common.weights.folder import FILE
 from common.weights.store import WeightStore
 from learner import uploader
-from learner.uploader import Uploader
+from tests.integration.carrying import LAYOUT, Learner, fetched, same
 from tests.make import policy
 from tests.small_disk import SmallDisk
 from tests.until import until
 
-LAYOUT = Layout.of(
-    [
-        ("embed", "BF16", (300, 64)),
-        ("norm", "F32", (64,)),
-        ("none", "BF16", (0,)),
-        ("scale", "F16", ()),
-        ("head", "F32", (9, 64)),
-    ]
-)
-
-
-@dataclass
-class Learner:
-    """Makes versions, and puts them into the broker."""
-
-    root: Path
-    store: WeightStore
-    incarnation: int = 1
-    step: int = -1
-    tensors: list[Bytes] = field(default_factory=lambda: [np.zeros(t.nbytes, np.uint8) for t in LAYOUT.tensors])
-    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-
-    def __post_init__(self) -> None:
-        self.uploader = Uploader(self.store, {"config.json": b"{}"})
-
-    def make(self, share: float = 0.02) -> Policy:
-        """The next version: this share of the bytes is another."""
-        self.step += 1
-        for tensor in self.tensors:
-            places = self.random.random(len(tensor)) < (share if self.step else 1.0)
-            tensor[places] = self.random.integers(0, 256, int(places.sum()), np.uint8)
-        folder.prune(self.root, 2)
-        draft = Draft(self.root, self.incarnation, self.step)
-        manifest = draft.write(LAYOUT, self.tensors)
-        return policy(self.incarnation, self.step, draft.publish(), manifest=manifest)
-
-    def carry(self, made: Policy | None = None) -> Policy:
-        """The next version, in the broker."""
-        made = made or self.make()
-        self.uploader.offer(made)
-        until(
-            lambda: self.store.at() == (made.incarnation, made.step) or self.uploader.check(),
-            "the version in the broker",
-        )
-        return made
+pytestmark = pytest.mark.usefixtures("small_pieces")
 
 
 class Unreliable(WeightStore):
@@ -98,13 +52,6 @@ class Unreliable(WeightStore):
         return found[:at] + bytes([found[at] ^ 1]) + found[at + 1 :]
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "PIECE_BYTES", 4096)  # ten chunks of a version, where real ones have sixty
-    monkeypatch.setattr(uploader, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(downloads, "LOOK_EVERY_S", 0.01)
-
-
 @pytest.fixture
 def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
     made = Learner(tmp_path / "learner", WeightStore(broker.url, broker.run, "learner"))
@@ -116,16 +63,6 @@ def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
 @pytest.fixture
 def store(broker: Broker) -> Unreliable:
     return Unreliable(broker.url, broker.run, "actor")
-
-
-def same(path: Path, made: Policy) -> bool:
-    return (path / FILE).read_bytes() == (Path(made.folder) / FILE).read_bytes()
-
-
-def fetched(store: WeightStore, root: Path, go_on: Callable[[], bool] = lambda: True) -> Path:
-    carried = store.carried()
-    assert carried
-    return fetch.fetch(store, carried, root, go_on)
 
 
 def test_200_versions_come_bit_for_bit_whatever_happens_to_chunks(
@@ -233,7 +170,7 @@ def test_a_broker_that_lost_its_data_gets_a_whole_version_again(
 def test_a_full_broker_gets_no_weights_and_keeps_its_streams(
     learner: Learner, store: WeightStore, broker: Broker
 ) -> None:
-    broker._redis.set("ballast", bytes(2**20))
+    broker._redis.set("ballast", bytes(32 * 2**20))  # a fifth of which is far more than what a server's buffers take
     used = broker._redis.info("memory")["used_memory"]
     broker._redis.config_set("maxmemory", used + LAYOUT.data_bytes // 2)
     try:
