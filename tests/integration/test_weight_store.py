@@ -170,7 +170,7 @@ def test_a_broker_that_lost_its_data_gets_a_whole_version_again(
 def test_a_full_broker_gets_no_weights_and_keeps_its_streams(
     learner: Learner, store: WeightStore, broker: Broker
 ) -> None:
-    broker._redis.set("ballast", bytes(32 * 2**20))  # a fifth of which is far more than what a server's buffers take
+    broker._redis.setrange("ballast", 32 * 2**20, b"x")  # a fifth of it is far more than what a server's buffers take
     used = broker._redis.info("memory")["used_memory"]
     broker._redis.config_set("maxmemory", used + LAYOUT.data_bytes // 2)
     try:
