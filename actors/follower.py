@@ -94,8 +94,9 @@ class Follower:
             self._groups.give_up(delivery.name)
             self._restart(delivery)
 
-    def close(self) -> None:
-        self._source.close()
+    def close(self, *, over: bool) -> None:
+        """`over`: so is the run."""
+        self._source.close(over=over)
 
     def _not_loaded(self, policy: Policy, error: WeightsError) -> None:
         """Says so once, and tries again later; raises `error` when what is there was FAILURES times not the policy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,8 +25,8 @@ class Source(Protocol):
     def newest(self) -> Policy | None:
         """The newest policy; its folder is to be read here. None before the first."""
 
-    def close(self) -> None:
-        """Ends what it runs."""
+    def close(self, *, over: bool) -> None:
+        """Ends what it runs; `over`: nobody on this host needs what was fetched any more."""
 
 
 class Shared:
@@ -41,8 +42,8 @@ class Shared:
             self._newest = self._broker.policy()
         return self._newest if announced else None
 
-    def close(self) -> None:
-        """Nothing runs."""
+    def close(self, *, over: bool) -> None:
+        """Nothing runs, and nothing was fetched."""
 
 
 class Carried:
@@ -50,13 +51,16 @@ class Carried:
 
     def __init__(self, settings: Sections, broker: Broker) -> None:
         store = WeightStore(settings.weights.url or broker.url, broker.run, "actor", stop=broker.stop)
-        self._downloads = Downloads(store, fetched_folder(settings, broker.run))
+        self._root = fetched_folder(settings, broker.run)
+        self._downloads = Downloads(store, self._root)
 
     def newest(self) -> Policy | None:
         return self._downloads.newest
 
-    def close(self) -> None:
+    def close(self, *, over: bool) -> None:
         self._downloads.close()
+        if over:
+            shutil.rmtree(self._root, ignore_errors=True)
 
 
 class PolicySource:
@@ -79,8 +83,8 @@ class PolicySource:
             return None
         return newest
 
-    def close(self) -> None:
-        self._source.close()
+    def close(self, *, over: bool) -> None:
+        self._source.close(over=over)
 
 
 def _is_there(policy: Policy) -> bool:

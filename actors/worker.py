@@ -100,6 +100,8 @@ class Actor:
         self._pulse = Every(1.0)
         self._slots = Slots(settings, broker, engine, self._groups, self._leases, self._start)
         self._waiting = Waiting("actor")
+        self._ended = False
+        """Whether the run is over."""
         self._tokens = self._completions = 0
         self._busy_s = 0.0
 
@@ -112,13 +114,13 @@ class Actor:
         while self._engine.busy and not self._broker.over() and time.monotonic() < deadline:
             self._sample()
         with suppress(BrokerUnavailable):
-            self._over()  # the last heartbeat: what was found since the one before
+            self._ended = self._over()  # the last heartbeat: what was found since the one before
 
     def close(self) -> None:
         self._leases.close()
         for stage in TICKETS:
             self._broker.leave(stage)
-        self._follower.close()
+        self._follower.close(over=self._ended)
         self._engine.close()
 
     def _over(self) -> bool:

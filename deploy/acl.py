@@ -45,7 +45,7 @@ def rights(run: str) -> dict[str, str]:
             on("+hset", "procs", "open", "eval:open"),
         )
     )
-    weights = f"{on('+set', 'weights:wanted')} {on('+zadd +zrem', 'reading')}"
+    weights = f"{on('+set', 'weights:wanted')} {on('+zadd +zrem +zremrangebyscore +zscore +zcard', 'reading')}"
     return {
         "admin": "~* &* +@all",
         "learner": f"{CONNECT} {on(LEARNER, '*')}",

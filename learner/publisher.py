@@ -76,6 +76,11 @@ class Publisher:
         self._announcing = self._thread.submit(self._announce, draft, policy)
 
     @property
+    def figures(self) -> dict[str, float]:
+        """Of the version that a broker was given last; empty where none was."""
+        return self._uploader.figures
+
+    @property
     def settled(self) -> bool:
         """Whether the last version that was copied out is announced: tickets of its step are for it."""
         return self._announcing is None or self._announcing.done()

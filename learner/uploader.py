@@ -7,6 +7,7 @@ give way to the streams: where there is no room the version is left out, and act
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +45,8 @@ class Uploader:
         """Holds the lock on the file of the version that was carried last."""
         self._before: list[Bytes] = []
         """Its tensors, mapped."""
+        self.figures: dict[str, float] = {}
+        """Of the version that was carried last: carried_step, carried_mb, carried_seconds."""
         self._told = ""
         self._failed: Exception | None = None
         self._changed, self._closed = threading.Event(), threading.Event()
@@ -101,6 +104,7 @@ class Uploader:
             lock.close()
 
     def _upload(self, policy: Policy, tensors: list[Bytes]) -> None:
+        started = time.monotonic()
         layout, old = policy.manifest.layout, self._carried.parts if self._carried else []
         read_now = self._store.read_now()
         parts = list(old)
@@ -118,7 +122,13 @@ class Uploader:
         self._store.announce(carried)
         self._store.drop_all_but(carried)
         self._carried, self._before = carried, tensors
-        log.debug("weights carried", step=policy.step, parts=[(p.base, p.bytes) for p in parts[len(old) :]])
+        written = sum(part.bytes for part in parts[len(old) :]) / 1e6
+        self.figures = {
+            "carried_step": float(policy.step),
+            "carried_mb": written,
+            "carried_seconds": time.monotonic() - started,
+        }
+        log.debug("weights carried", **self.figures)
 
     def _make_room(self, policy: Policy) -> None:
         """Raises BrokerFull unless a whole version fits beside the streams."""

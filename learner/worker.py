@@ -274,7 +274,7 @@ class Learner:
             "publish": time.monotonic() - published,
             "checkpoint": self._committer.take_seconds(),  # of the commits since the last line
         }
-        metrics |= self._skips.counts
+        metrics |= self._skips.counts | self._publisher.figures
         self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, self._ledger))
         every = self._options.export_every_steps
         if every and self._step % every == 0:

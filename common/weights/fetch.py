@@ -23,7 +23,7 @@ CONNECTIONS = 3
 """Chunks on their way at once: so that the next one follows at once where an answer takes long."""
 KEEP = 2
 """Versions on the host: what is loaded, and what the next one is made from."""
-LOCK_EVERY_S = 0.1
+LOCK_EVERY_S = TURN_EVERY_S = 0.1
 
 
 class Gone(Exception):
@@ -81,13 +81,28 @@ def _apply(
     store: WeightStore, carried: Carried, part: Part, tensors: Sequence[Bytes], go_on: Callable[[], bool]
 ) -> None:
     policy = carried.policy
-    for number, chunk in _ahead(lambda number: store.chunk(policy.incarnation, part, number), part.chunks):
-        if chunk is None or not go_on():
+    with _turn(store, part, go_on):
+        for number, chunk in _ahead(lambda number: store.chunk(policy.incarnation, part, number), part.chunks):
+            if chunk is None or not go_on():
+                raise Gone
+            if part.base is None:
+                store.reads(part.step)
+            chunks.apply(chunk, number, policy.manifest.layout, tensors)
+
+
+@contextmanager
+def _turn(store: WeightStore, part: Part, go_on: Callable[[], bool]) -> Iterator[None]:
+    """Waits for it where a whole version is to be read, which stays there meanwhile."""
+    if part.base is not None:
+        yield
+        return
+    while not store.reads(part.step):
+        if not go_on():
             raise Gone
-        if part.base is None:
-            store.reads(part.step)
-        chunks.apply(chunk, number, policy.manifest.layout, tensors)
-    if part.base is None:
+        time.sleep(TURN_EVERY_S)
+    try:
+        yield
+    finally:
         store.has_read(part.step)
 
 

@@ -25,6 +25,8 @@ WANTED_MS = 60_000
 """An actor that says nothing for so long wants no more weights from here."""
 READING_MS = 15_000
 """One that reads a version says so at every chunk."""
+MOST_READERS = 4
+"""Hosts that read whole versions at the same time: however many come at once, streams have a part of the line."""
 KEPT_MS = 24 * 3600 * 1000
 """What no learner announces again for so long is gone."""
 
@@ -123,9 +125,10 @@ class WeightStore(Connection):
         found: bytes | None = self._do("hget", self._part(incarnation, part), str(number))
         return found
 
-    def reads(self, step: int) -> None:
-        """Says that this actor reads the whole version of that step: it stays for READING_MS."""
-        self._script("reads", ["reading"], [f"{step} {self.consumer}"])
+    def reads(self, step: int) -> bool:
+        """Says that this actor reads the whole version of that step, which stays for READING_MS then; False while
+        MOST_READERS others read one: it has to wait."""
+        return bool(self._script("reads", ["reading"], [f"{step} {self.consumer}", READING_MS, MOST_READERS]))
 
     def has_read(self, step: int) -> None:
         """Says that it has, and no longer does."""

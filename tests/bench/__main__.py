@@ -105,6 +105,13 @@ BENCHES = {
         "the default job in short: wall time of a step / best possible <= 1.18, broker and serialization <= 2 % of it, "
         "resident memory <= 6 GB",
     ),
+    "carriers": Bench(
+        "carriers",
+        10,
+        False,
+        "new weights of 135 M and 1 B parameters: bare copy / each carrier, over tmpfs, unix socket, TCP, 1 Gbit/s, "
+        "100 Mbit/s, 50 ms; >= 0.8, and what a step at 1e-6 changed in <= 5 % of the bytes (needs root)",
+    ),
     "trl": Bench(
         "trl_loop",
         20,

@@ -41,12 +41,21 @@ class Fire:
     """A learner, actors, scorers, a server, a proxy before it and a small disk; `turn` does whatever is due."""
 
     def __init__(
-        self, folder: Path, seed: int, *, broker: BrokerKind, actors: int, scorers: int, real: bool, losses: bool
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        broker: BrokerKind,
+        actors: int,
+        scorers: int,
+        real: bool,
+        losses: bool,
+        weights_from: job.WeightsFrom,
     ) -> None:
         self.run_id = f"soak-{seed}"
         self.disk = SmallDisk(folder / "disk", DISK_MB)
         self.folder = self.disk.folder / "run"
-        self.settings = job.prepare(folder, self.folder, real)
+        self.settings = job.prepare(folder, self.folder, real, weights_from)
         self.server: Server | Watched | Nodes
         weights = dict(faults.WEIGHTS)
         if broker == "server":

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgpack
 
@@ -46,6 +47,7 @@ max_tokens = 16
 groups_in_flight = 4
 max_model_len = 192
 kv_cache_gib = 0.1
+weights_from = "{weights}"
 max_logprob_difference = {difference}
 {reward}
 [learner]
@@ -55,6 +57,7 @@ lr = 1e-3
 checkpoint_every_steps = 2
 [weights]
 folder = "{folder}/weights"
+cache = "{folder}/fetched"
 [eval]
 data = "{folder}/held-out.jsonl"
 every_steps = 4
@@ -63,7 +66,10 @@ in_flight = 4
 """
 
 
-def prepare(folder: Path, run: Path, real: bool) -> Path:
+WeightsFrom = Literal["folder", "broker"]
+
+
+def prepare(folder: Path, run: Path, real: bool, weights_from: WeightsFrom = "folder") -> Path:
     """Settings, a tiny policy and its problems; `run` is the run's folder."""
     from tests import tiny_models
 
@@ -77,7 +83,9 @@ def prepare(folder: Path, run: Path, real: bool) -> Path:
         reward, difference = f'[reward]\nmode = "rm"\n[reward_model]\nmodel = "{folder}/reward-model"', 0.001
     settings = folder / "soak.toml"
     settings.write_text(
-        CONFIG.format(folder=folder, run=run, groups=GROUPS_PER_STEP, reward=reward, difference=difference)
+        CONFIG.format(
+            folder=folder, run=run, groups=GROUPS_PER_STEP, reward=reward, difference=difference, weights=weights_from
+        )
     )
     return settings
 

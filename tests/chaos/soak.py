@@ -43,11 +43,21 @@ def soak(
     real: bool = False,
     losses: bool = False,
     broker: BrokerKind = "server",
+    weights_from: job.WeightsFrom = "folder",
     minutes: float = 75.0,
 ) -> dict[str, Any]:
     """The closing line of a soak, and every violation on standard error."""
     started = time.monotonic()
-    run = Fire(folder, seed, broker=broker, actors=actors, scorers=scorers, real=real, losses=losses)
+    run = Fire(
+        folder,
+        seed,
+        broker=broker,
+        actors=actors,
+        scorers=scorers,
+        real=real,
+        losses=losses,
+        weights_from=weights_from,
+    )
     observer = Observer(run.server.url, run.run_id)
     losses |= broker == "sentinel"  # a replica that takes over may lack what its primary acknowledged last
     learner_kills = kills // 10
@@ -104,6 +114,12 @@ def main(arguments: Sequence[str]) -> int:
         "a cluster of three nodes",
     )
     parser.add_argument("--losses", action="store_true", help="also FLUSHALL, and an empty server at the same address")
+    parser.add_argument(
+        "--weights-from",
+        choices=get_args(job.WeightsFrom),
+        default="folder",
+        help="how new weights reach the actors: the learner's folder, or through the broker",
+    )
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--scorers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=75.0, help="fail when the kills take longer")
@@ -123,6 +139,7 @@ def main(arguments: Sequence[str]) -> int:
             real=given.real_engine,
             losses=given.losses,
             broker=given.broker,
+            weights_from=given.weights_from,
             minutes=given.minutes,
         )
     print(json.dumps(result))

@@ -85,8 +85,7 @@ class Apart(Cluster):
 
 
 def test_a_run_needs_no_more_than_its_roles_have(guarded: Guarded, run_id: str, tmp_path: Path) -> None:
-    settings = job.prepare(tmp_path, tmp_path / "run", real=False)
-    settings.write_text(settings.read_text().replace("[actor]\n", '[actor]\nweights_from = "broker"\n'))
+    settings = job.prepare(tmp_path, tmp_path / "run", real=False, weights_from="broker")
     Apart.addresses = guarded.addresses
     cluster = Apart(settings, "", run_id, tmp_path / "logs", actors=2, scorers=1, real=False)
     steps = Steps(tmp_path / "run" / "metrics.jsonl")

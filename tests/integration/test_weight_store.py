@@ -19,7 +19,7 @@ from common.streams import Broker
 from common.weights import fetch, folder, plan
 from common.weights.fetch import Gone
 from common.weights.folder import FILE
-from common.weights.store import WeightStore
+from common.weights.store import MOST_READERS, WeightStore
 from learner import uploader
 from tests.integration.carrying import LAYOUT, Learner, fetched, same
 from tests.make import policy
@@ -231,6 +231,32 @@ def test_actors_of_a_host_fetch_a_version_once(learner: Learner, broker: Broker,
         actor.join()
     carried = learner.store.carried()
     assert carried and len(counts) == carried.parts[0].chunks, "a hundred actors that join are one read for each host"
+
+
+def test_hosts_take_turns(learner: Learner, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner.carry()
+    most = 0
+
+    class Slow(WeightStore):
+        def chunk(self, incarnation: int, part: Part, number: int) -> bytes | None:
+            nonlocal most
+            most = max(most, len(broker._redis.zrange(broker.key("reading"), 0, -1)))
+            time.sleep(0.01)
+            return super().chunk(incarnation, part, number)
+
+    hosts = [
+        threading.Thread(target=fetched, args=(Slow(broker.url, broker.run, "actor"), tmp_path / str(host)))
+        for host in range(12)
+    ]
+    for host in hosts:
+        host.start()
+    for host in hosts:
+        host.join()
+    assert 1 < most <= MOST_READERS
+    assert all(
+        same(tmp_path / str(host) / "v1-0", replace(policy(), folder=str(learner.root / "v1-0"))) for host in range(12)
+    )
+    assert broker._redis.zcard(broker.key("reading")) == 0
 
 
 def test_a_full_host_is_told(learner: Learner, store: WeightStore, small_disk: SmallDisk) -> None:
