@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -36,7 +35,7 @@ class Downloads:
 
     @property
     def newest(self) -> Policy | None:
-        """Its `folder` is one here. Raises what has ended the thread: WeightsError after FAILURES."""
+        """Its folders are here. Raises what has ended the thread: WeightsError after FAILURES."""
         if self._failed:
             raise self._failed
         return self._newest
@@ -66,7 +65,7 @@ class Downloads:
         if carried is None:
             return False
         try:
-            folder = fetch(self._store, carried, self._root, self._go_on)
+            fetched = fetch(self._store, carried, self._root, self._go_on)
         except Gone:
             return False
         except WeightsError as error:
@@ -79,5 +78,5 @@ class Downloads:
             self._store.want("anew")
             return False
         self._failures = 0
-        self._newest = replace(carried.policy, folder=str(folder))
+        self._newest = fetched
         return True

@@ -24,7 +24,7 @@ from time import perf_counter
 import numpy as np
 
 from actors.vllm_adapter import Output, VllmAdapter
-from actors.weight_load import check_tensors, tensor_shapes, weight_files
+from actors.weight_load import check_adapters, check_tensors, tensor_shapes, weight_files
 from common.errors import ModelError, WeightsError
 
 
@@ -176,10 +176,11 @@ class Engine:
             del self._running[key]
         self._finished = [sampled for sampled in self._finished if sampled.request_id not in dropped]
 
-    def load(self, weights: Path, version: int) -> LoadTimes:
+    def load(self, weights: Path, version: int, adapters: Path | None = None, scale: float = 0.0) -> LoadTimes:
         """Replace the weights between two steps; running completions go on with the new ones.
 
         weights: folder of safetensors (or one file) with Hugging Face parameter names; any float dtype.
+        adapters: file of pairs A, B by peft's names, of which scale * B A is added to their weights.
         Raises WeightsError: before anything changed if the tensors are not this model's, and for good (every later
         call raises as well) if the engine failed midway and now holds a mixture.
         """
@@ -192,12 +193,14 @@ class Engine:
                 "mount the learner's weights folder on this host"
             )
         check_tensors(tensor_shapes(files), self._expected, tied=self._vllm.tied, source=str(weights))
+        if adapters:
+            check_adapters(tensor_shapes([adapters]), self._expected, str(adapters))
         checked = perf_counter()
         counts = self._vllm.output_counts()
         try:
             self._vllm.pause()
             paused = perf_counter()
-            self._vllm.load([str(file) for file in files])
+            self._vllm.load([str(file) for file in files], adapters and str(adapters), scale)
             loaded = perf_counter()
             self._vllm.resume()
         except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from common.schema import Policy
 from common.settings import Sections
 from common.streams import Broker
 from common.weights import folder
+from common.weights.manifest import Manifest
 
 POLL_S = 0.02
 RETRY_S = 1.0
@@ -78,11 +80,15 @@ class Follower:
             return
         begun = self._groups.all() if self._way == "abort" else []
         try:
-            with folder.locked(Path(newest.folder)) as file:
-                folder.verify(file, newest.manifest)
+            with ExitStack() as locks:
+                file = _verified(locks, newest.folder, newest.manifest)
+                below = newest.frozen and _verified(locks, newest.frozen.folder, newest.frozen.manifest)
                 if begun:
                     self._engine.abort([delivery.name for delivery in begun])
-                times = self._engine.load(file.parent, version_key(newest))
+                if newest.frozen and below:
+                    times = self._engine.load(below.parent, version_key(newest), file, newest.frozen.scale)
+                else:
+                    times = self._engine.load(file.parent, version_key(newest))
         except WeightsError as error:
             self._not_loaded(newest, error)
         else:
@@ -132,3 +138,10 @@ class Follower:
                 f"(actor.max_logprob_difference = {self._bound:g}): same model folder, tokenizer and dtype on both "
                 "sides? bfloat16 needs about 0.15"
             )
+
+
+def _verified(locks: ExitStack, where: str, manifest: Manifest) -> Path:
+    """The file there, which is not removed until the locks are given back. Raises WeightsError."""
+    file = locks.enter_context(folder.locked(Path(where)))
+    folder.verify(file, manifest)
+    return file

@@ -42,8 +42,9 @@ def model_from_broker(store: WeightStore, root: Path, stop: threading.Event) -> 
         carried = store.carried()
         if carried:
             try:
-                version = fetch(store, carried, root, lambda: not stop.is_set())
-                return unpack(definition, version / FILE, Path(tempfile.mkdtemp(prefix="model-", dir=root)))
+                policy = fetch(store, carried, root, lambda: not stop.is_set())
+                weights = Path(policy.frozen.folder if policy.frozen else policy.folder) / FILE
+                return unpack(definition, weights, Path(tempfile.mkdtemp(prefix="model-", dir=root)))
             except (Gone, FileNotFoundError):  # there is a newer version
                 continue
         stop.wait(LOOK_EVERY_S)

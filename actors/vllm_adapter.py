@@ -137,8 +137,8 @@ class VllmAdapter:
     def resume(self) -> None:
         self._core.resume_scheduler()
 
-    def load(self, files: list[str]) -> None:
-        self._llm.collective_rpc("load_policy", args=(files,))
+    def load(self, files: list[str], adapters: str | None, scale: float) -> None:
+        self._llm.collective_rpc("load_policy", args=(files, adapters, scale))
 
     def close(self) -> None:
         self._client.shutdown()

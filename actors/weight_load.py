@@ -76,8 +76,9 @@ class PolicyLoader:
     model_runner: Any  # vLLM's worker provides both
     vllm_config: Any
 
-    def load_policy(self, files: list[str]) -> None:
-        """Replace all weights in place from safetensors files with Hugging Face names, any float dtype.
+    def load_policy(self, files: list[str], adapters: str | None = None, scale: float = 0.0) -> None:
+        """Replace all weights in place from safetensors files with Hugging Face names, any float dtype; with a file of
+        `adapters` each weight that has a pair of them gets scale * B A added.
 
         Layer by layer, because a plain `load_weights` meets weights that are already in kernel layout (prepacked
         on a CPU) and fails; in place, because CUDA graphs hold the addresses. Running requests must be paused.
@@ -91,7 +92,7 @@ class PolicyLoader:
         model = self.model_runner.get_model()
         with set_current_vllm_config(self.vllm_config):
             initialize_layerwise_reload(model)
-            model.load_weights(_tensors(files))
+            model.load_weights(_adapted(_tensors(files), adapters, scale) if adapters else _tensors(files))
             finalize_layerwise_reload(model, self.model_runner.model_config)
             _repack_kept_weights(model)
 
@@ -103,6 +104,41 @@ def _tensors(files: Sequence[str]) -> Iterator[tuple[str, Any]]:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - the handle is no mapping
                 yield name, tensors.get_tensor(name)
+
+
+def _adapted(weights: Iterator[tuple[str, Any]], adapters: str, scale: float) -> Iterator[tuple[str, Any]]:
+    """As the learner adds them up (`learner.lora.merged_weights`): in float32, rounded once."""
+    pairs = dict(_tensors([adapters]))
+    for name, weight in weights:
+        first, second = (pairs.get(adapter) for adapter in adapter_names(name))
+        if first is None or second is None:
+            yield name, weight
+        else:
+            yield name, (weight.float() + (second.float() @ first.float()) * scale).to(weight.dtype)
+
+
+def adapter_names(weight: str) -> tuple[str, str]:
+    """What peft calls A [rank, in] and B [out, rank] of a weight [out, in]."""
+    layer = "base_model.model." + weight.removesuffix(".weight")
+    return f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
+
+
+def check_adapters(found: Shapes, weights: Shapes, source: str) -> None:
+    """Refuse adapters that are not pairs of this model's weights. Raises WeightsError with the first that are none."""
+    left = dict(found)
+    for name, shape in weights.items():
+        first, second = (left.pop(adapter, None) for adapter in adapter_names(name))
+        if first is None and second is None:
+            continue
+        fits = first and second and (second[0], first[1]) == shape and first[0] == second[1]
+        if not fits:
+            raise WeightsError(f"{source}: adapters {first} and {second} do not fit {name} {list(shape)}")
+    if left:
+        raise WeightsError(
+            f"{source} holds {len(left)} tensors that are adapters of nothing here: "
+            f"{', '.join(sorted(left)[:_SHOWN])}; "
+            "start the actor from the model that the learner trains"
+        )
 
 
 def _repack_kept_weights(model: Any) -> None:

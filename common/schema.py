@@ -163,6 +163,18 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """Weights that are not trained: W + scale * B A is the policy's, for each pair of adapters A, B that it publishes.
+
+    Frozen(manifest=Manifest(...), folder="/dev/shm/hero-x/frozen-1", scale=2.0)
+    """
+
+    manifest: Manifest
+    folder: str
+    scale: float
+
+
+@dataclass(frozen=True)
 class Policy:
     """Published weights. `check_*` are a few fixed sequences with the learner's own log-probabilities (temperature 1):
     an actor compares its engine after every load.
@@ -178,6 +190,8 @@ class Policy:
     """Its tensors, each with its checksum."""
     folder: str
     """Of `common.weights.folder`."""
+    frozen: Frozen | None = None
+    """What these tensors are the adapters of; None when they are all weights."""
     check_ids: list[Int32] = field(default_factory=list)
     check_logprobs: list[Float32] = field(default_factory=list)
     """float32 [len - 1] each: of token i + 1 given the tokens up to i."""
@@ -200,6 +214,8 @@ class Part:
     """Step of the version before; None for a whole one."""
     chunks: int
     bytes: int
+    frozen: bool = False
+    """Whether it is the frozen weights, whole; its step is 0 then."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +229,8 @@ class Carried:
     policy: Policy
     parts: list[Part]
     """All of the policy's incarnation."""
+    frozen: Part | None = None
+    """Where the policy has frozen weights."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +300,7 @@ def _plain(value: Any) -> dict[str, Any]:
     if isinstance(value, Manifest):
         names, dtypes, shapes = zip(*((t.name, t.dtype, t.shape) for t in value.layout.tensors), strict=True)
         return {"names": names, "dtypes": dtypes, "shapes": shapes, "checksums": b"".join(value.checksums)}
-    if hasattr(value, "KIND") or isinstance(value, Part):
+    if hasattr(value, "KIND") or isinstance(value, Frozen | Part):
         fields: dict[str, Any] = vars(value)
         return fields
     raise TypeError(f"a {type(value).__name__} has no place on the wire")
@@ -423,6 +441,7 @@ def _policy(m: Fields) -> Policy:
         step=m.count("step"),
         manifest=_manifest(m.inner("manifest")),
         folder=m.text("folder", MAX_FOLDER_CHARS),
+        frozen=m.optional("frozen", lambda key: _frozen(m.inner(key))),
         check_ids=m.arrays("check_ids", "<i4", 64),
         check_logprobs=m.arrays("check_logprobs", "<f4", 64),
     )
@@ -455,13 +474,22 @@ def _manifest(m: Fields) -> Manifest:
     )
 
 
+def _frozen(m: Fields) -> Frozen:
+    return Frozen(_manifest(m.inner("manifest")), m.text("folder", MAX_FOLDER_CHARS), m.number("scale"))
+
+
 def _carried(m: Fields) -> Carried:
+    policy = _policy(m.inner("policy"))
     parts = [_part(Fields(part, f"{m.where}.parts")) for part in m.items("parts", MAX_PARTS)]
-    return Carried(_policy(m.inner("policy")), parts)
+    frozen = m.optional("frozen", lambda key: _part(m.inner(key)))
+    if (frozen is None) != (policy.frozen is None):
+        raise SchemaError(f"{m.where}: frozen weights without a part, or the other way round")
+    return Carried(policy, parts, frozen)
 
 
 def _part(m: Fields) -> Part:
-    return Part(m.count("step"), m.optional("base", m.count), m.count("chunks"), m.count("bytes"))
+    counts = (m.count("step"), m.optional("base", m.count), m.count("chunks"), m.count("bytes"))
+    return Part(*counts, frozen=m.flag("frozen"))
 
 
 def _dead(m: Fields) -> DeadLetter:

@@ -105,6 +105,12 @@ class Fields:
             raise SchemaError(f"{self.where}.{key} = {value} is not finite")
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self._value.get(key)
+        if value is not True and value is not False:
+            raise SchemaError(f"{self.where}.{key} is {type(value).__name__}, not what the wire says")
+        return value
+
     def optional(self, key: str, read: Callable[[str], T]) -> T | None:
         return None if self._value.get(key) is None else read(key)
 

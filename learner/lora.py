@@ -67,6 +67,14 @@ def merged_weights(model: nn.Module, gathered: Gathered) -> Iterator[tuple[str, 
             yield own, (parameter.float() + layer.get_delta_weight(_NAME).float()).to(parameter.dtype)
 
 
+def frozen_weights(model: nn.Module, gathered: Gathered) -> Iterator[tuple[str, Tensor]]:
+    """Every weight that is not trained, by its name in the model without adapters."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            with gathered([parameter]):
+                yield name.replace(".base_layer.", "."), parameter.detach()
+
+
 def adapter_weights(model: nn.Module, gathered: Gathered) -> Iterator[tuple[str, Tensor]]:
     """The adapters alone, by the names that peft loads."""
     for name, parameter in model.named_parameters():

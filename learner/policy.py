@@ -269,6 +269,14 @@ class Policy:
             with self._gathered([parameter]):
                 yield name, parameter.detach()
 
+    def frozen_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """As `named_weights`, without the adapters: what never changes while they are trained."""
+        return lora.frozen_weights(self._module.model, self._gathered)
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """As `named_weights`, of the adapters alone, by the names that peft gives them."""
+        return lora.adapter_weights(self._module.model, self._gathered)
+
     # Keeping
 
     def save(self, folder: Path) -> None:
@@ -294,7 +302,7 @@ class Policy:
         if distributed.is_first():
             export.write(folder, self._module.model, weights, self._folder)
         if self.options.lora_rank:
-            adapter = _kept(lora.adapter_weights(self._module.model, self._gathered))
+            adapter = _kept(self.adapter_weights())
             if distributed.is_first():
                 lora.write_adapter(folder / "adapter", self._module.model, adapter, self._folder)
         return folder

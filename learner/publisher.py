@@ -61,15 +61,18 @@ class Publisher:
     def publish(self, incarnation: int, step: int) -> None:
         """Copies the weights out, for the actors. A stop while the disk is full publishes nothing."""
         self.settle()
-        copied = self._room.write(lambda: self._copy_out(incarnation, step))
+        copied = self._room.write(
+            lambda: (self._copy_out.frozen(incarnation), *self._copy_out.version(incarnation, step))
+        )
         if copied is None:
             return  # the checkpoint has this step; a resume publishes it
-        draft, manifest = copied
+        frozen, draft, manifest = copied
         policy = PublishedPolicy(
             incarnation=incarnation,
             step=step,
             manifest=manifest,
             folder=str(draft.folder.resolve()),
+            frozen=frozen,
             check_ids=self._check_ids,
             check_logprobs=self._policy.logprobs(self._check, 1.0),
         )

@@ -66,13 +66,31 @@ class Team:
             found |= dict(zip(share.places, values, strict=True))
         return [found[place] for place in range(len(sequences))]
 
+    @property
+    def adapter_scale(self) -> float | None:
+        """What adapters count for, alpha / rank; None where all weights are trained."""
+        options = self._policy.options
+        return options.lora_alpha / options.lora_rank if options.lora_rank else None
+
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """As `Policy.named_weights`; the others walk along where ZeRO-3 needs them to."""
+        """As `Policy.named_weights`."""
+        return self._walk("named_weights")
+
+    def frozen_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """As `Policy.frozen_weights`."""
+        return self._walk("frozen_weights")
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """As `Policy.adapter_weights`."""
+        return self._walk("adapter_weights")
+
+    def _walk(self, which: str) -> Iterator[tuple[str, Tensor]]:
+        """The others walk along where ZeRO-3 needs them to."""
+        walk: Iterator[tuple[str, Tensor]] = getattr(self._policy, which)()
         if self._policy.options.zero_stage < 3:
-            yield from self._policy.named_weights()
+            yield from walk
             return
-        self._send("walk", [{}] * self._ranks.count)
-        walk = self._policy.named_weights()
+        self._send("walk", [{"which": which}] * self._ranks.count)
         try:
             for item in walk:  # noqa: UP028 - `yield from` would end it with us
                 yield item
@@ -153,7 +171,7 @@ def _logprobs(policy: Policy, part: Message) -> list[npt.NDArray[np.float32]]:
 
 
 def _walk(policy: Policy, part: Message) -> None:
-    for _ in policy.named_weights():
+    for _ in getattr(policy, part["which"])():
         pass
 
 

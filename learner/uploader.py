@@ -21,8 +21,8 @@ from common.connection import BrokerFull
 from common.errors import WeightsError
 from common.schema import Carried, Part, Policy
 from common.weights import chunks, folder, plan
-from common.weights.manifest import Bytes
-from common.weights.store import WeightStore
+from common.weights.manifest import Bytes, Layout
+from common.weights.store import WeightStore, all_parts
 
 LOOK_EVERY_S = 1.0
 CONNECTIONS = 2
@@ -111,12 +111,15 @@ class Uploader:
         due = plan.whole_is_due(parts, read_now)
         if self._carried:
             base = self._carried.policy.step
-            parts.append(self._send(policy, base, chunks.changes(layout, self._before, tensors)))
+            made = chunks.changes(layout, self._before, tensors)
+            parts.append(self._send(policy.incarnation, Part(policy.step, base, 0, 0), made))
+        frozen = self._frozen(policy)
         if due:
-            self._make_room(policy)
-            parts.append(self._send(policy, None, chunks.whole(layout, tensors)))
+            self._make_room(policy.manifest.layout)
+            whole = Part(policy.step, None, 0, 0)
+            parts.append(self._send(policy.incarnation, whole, chunks.whole(layout, tensors)))
         kept = plan.to_keep(parts, read_now, KEEP)
-        carried = Carried(replace(policy, folder=""), kept)
+        carried = Carried(replace(policy, folder=""), kept, frozen)
         if not self._carried:
             self._store.define(self._definition)
         self._store.announce(carried)
@@ -130,24 +133,34 @@ class Uploader:
         }
         log.debug("weights carried", **self.figures)
 
-    def _make_room(self, policy: Policy) -> None:
-        """Raises BrokerFull unless a whole version fits beside the streams."""
-        needed, free = policy.manifest.layout.data_bytes, self._store.free_bytes()
+    def _frozen(self, policy: Policy) -> Part | None:
+        """The frozen weights, which go there once."""
+        if policy.frozen is None or (self._carried and self._carried.frozen):
+            return self._carried.frozen if self._carried else None
+        layout = policy.frozen.manifest.layout
+        self._make_room(layout)
+        with folder.locked(Path(policy.frozen.folder)) as file:
+            part = Part(0, None, 0, 0, frozen=True)
+            return self._send(policy.incarnation, part, chunks.whole(layout, folder.views(file, layout)))
+
+    def _make_room(self, layout: Layout) -> None:
+        """Raises BrokerFull unless all of its tensors fit beside the streams."""
+        needed, free = layout.data_bytes, self._store.free_bytes()
         if needed > free:
             raise BrokerFull(
-                f"a version of {needed / 2**20:,.0f} MiB has no room beside the streams in the broker at "
+                f"weights of {needed / 2**20:,.0f} MiB have no room beside the streams in the broker at "
                 f"{self._store.shown}, where {free / 2**20:,.0f} are free for it; raise maxmemory, or set weights.url"
             )
 
-    def _send(self, policy: Policy, base: int | None, made: Iterator[bytes]) -> Part:
-        """All chunks of a part. Raises BrokerFull, and then nothing of it stays."""
-        part, size, number = Part(policy.step, base, 0, 0), 0, 0
-        self._store.drop(policy.incarnation, [part])
+    def _send(self, incarnation: int, part: Part, made: Iterator[bytes]) -> Part:
+        """All chunks of a part, which are counted. Raises BrokerFull, and then nothing of it stays."""
+        size, number = 0, 0
+        self._store.drop(incarnation, [part])
         under_way: deque[Future[None]] = deque()
         try:
             for number, chunk in enumerate(made, 1):
                 size += len(chunk)
-                under_way.append(self._pool.submit(self._store.put, policy.incarnation, part, number - 1, chunk))
+                under_way.append(self._pool.submit(self._store.put, incarnation, part, number - 1, chunk))
                 if len(under_way) > CONNECTIONS:
                     under_way.popleft().result()
                 if self._closed.is_set():
@@ -157,13 +170,13 @@ class Uploader:
         except (BrokerFull, WeightsError):
             for one in under_way:
                 one.exception()
-            self._store.drop(policy.incarnation, [part])
+            self._store.drop(incarnation, [part])
             raise
         return replace(part, chunks=number, bytes=size)
 
     def _forget(self) -> None:
         """What is in the broker is of no use any more: the next version goes there whole."""
         if self._carried:
-            self._store.drop(self._carried.policy.incarnation, self._carried.parts)
+            self._store.drop(self._carried.policy.incarnation, all_parts(self._carried))
         self._carried, self._before = None, []
         self._base.close()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from common.schema import Completion, Policy, Rollout, Scored, Ticket
-from common.weights.folder import Draft
+from common.weights.folder import Draft, of
 from common.weights.manifest import Layout, Manifest, checksum
 from deploy.evaluation.rows import Asked, Result, write
 
@@ -44,7 +44,7 @@ def policy(incarnation: int = 1, step: int = 0, folder: str | Path = "/weights",
 def published(root: Path, incarnation: int = 1, step: int = 0, value: float = 0.0, **changes: Any) -> Policy:
     """The same one in a folder."""
     tensor = np.full(2, value, np.float32).view(np.uint8)
-    draft = Draft(root, incarnation, step)
+    draft = Draft(of(root, incarnation, step))
     manifest = draft.write(Layout.of([("w", "F32", (2,))]), [tensor])
     return policy(incarnation, step, draft.publish(), manifest=manifest, **changes)
 
@@ -57,7 +57,7 @@ def published_model(root: Path, model: Path, incarnation: int = 1, step: int = 0
     tensors = load_file(model / "model.safetensors")
     names = {torch.float32: "F32", torch.bfloat16: "BF16"}
     layout = Layout.of((name, names[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items())
-    draft = Draft(root, incarnation, step)
+    draft = Draft(of(root, incarnation, step))
     manifest = draft.write(layout, (t.contiguous().reshape(-1).view(torch.uint8).numpy() for t in tensors.values()))
     return policy(incarnation, step, draft.publish(), manifest=manifest, **changes)
 

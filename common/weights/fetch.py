@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import WeightsError
-from common.schema import Carried, Part
+from common.schema import Carried, Part, Policy
 from common.weights import chunks, folder, plan
-from common.weights.manifest import Bytes
+from common.weights.manifest import Bytes, Layout, Manifest
 from common.weights.store import WeightStore
 
 CONNECTIONS = 3
@@ -30,88 +31,94 @@ class Gone(Exception):
     """A part was removed while it was fetched, or the caller wants no more: ask what is newest now."""
 
 
-def fetch(store: WeightStore, carried: Carried, root: Path, go_on: Callable[[], bool]) -> Path:
-    """Folder of the version under `root`, verified; of older ones KEEP - 1 stay. `go_on` is asked at every chunk.
+def fetch(store: WeightStore, carried: Carried, root: Path, go_on: Callable[[], bool]) -> Policy:
+    """The policy, verified, its folders under `root`, where KEEP - 1 older ones stay. `go_on` is asked at every chunk.
 
     Raises Gone, WeightsError when what is in the broker does not make up what was announced, DiskFull.
     """
     policy = carried.policy
-    target = folder.of(root, policy.incarnation, policy.step)
     root.mkdir(parents=True, exist_ok=True)
+    fetching = _Fetching(store, policy.incarnation, go_on)
+    target = folder.of(root, policy.incarnation, policy.step)
     with _alone(root, go_on):
-        if _is_here(target, carried):
-            return target
-        older = [
-            (step, path)
-            for by, step, path in folder.versions(root)
-            if (by, step < policy.step) == (policy.incarnation, True)
-        ]
-        if older:
-            try:
-                return _build(store, carried, root, older[-1], go_on)
-            except WeightsError:  # damaged here or there: a whole one needs neither
-                pass
-        return _build(store, carried, root, None, go_on)
+        if policy.frozen and carried.frozen:
+            below = folder.of_frozen(root, policy.incarnation)
+            if not _is_here(below, policy.frozen.manifest):
+                fetching.build(below, policy.frozen.manifest, [carried.frozen], None)
+            policy = replace(policy, frozen=replace(policy.frozen, folder=str(below)))
+        if not _is_here(target, policy.manifest):
+            _version(fetching, carried, root, target)
+    return replace(policy, folder=str(target))
 
 
-def _build(
-    store: WeightStore, carried: Carried, root: Path, base: tuple[int, Path] | None, go_on: Callable[[], bool]
-) -> Path:
-    policy, layout = carried.policy, carried.policy.manifest.layout
-    parts = plan.to_read(carried.parts, policy.step, base and base[0])
-    if parts is None:
-        raise WeightsError(f"the broker at {store.shown} has no parts that make up step {policy.step}")
-    draft = folder.Draft(root, policy.incarnation, policy.step)
-    try:
-        if base and (not parts or parts[0].base is not None):
-            with folder.locked(base[1]) as older:
-                tensors = draft.copy(layout, older)
-        else:
-            tensors = draft.reserve(layout)
-        for part in parts:
-            _apply(store, carried, part, tensors, go_on)
-        folder.verify(draft.file, policy.manifest)
-        folder.prune(root, KEEP - 1)
-        return draft.publish()
-    finally:
-        draft.discard()
-
-
-def _apply(
-    store: WeightStore, carried: Carried, part: Part, tensors: Sequence[Bytes], go_on: Callable[[], bool]
-) -> None:
+def _version(fetching: _Fetching, carried: Carried, root: Path, target: Path) -> None:
+    """By what changed since the newest one here, or whole."""
     policy = carried.policy
-    with _turn(store, part, go_on):
-        for number, chunk in _ahead(lambda number: store.chunk(policy.incarnation, part, number), part.chunks):
-            if chunk is None or not go_on():
+    folder.prune(root, KEEP - 1)
+    here = [(step, path) for by, step, path in folder.versions(root) if by == policy.incarnation]
+    for step, path in (*here[-1:], (None, None)):
+        parts = plan.to_read(carried.parts, policy.step, step)
+        if parts is None:
+            raise WeightsError(f"the broker has no parts that make up step {policy.step}")
+        try:
+            return fetching.build(target, policy.manifest, parts, path)
+        except WeightsError:  # damaged here or there: a whole one needs neither
+            if path is None:
+                raise
+
+
+@dataclass(frozen=True)
+class _Fetching:
+    store: WeightStore
+    incarnation: int
+    go_on: Callable[[], bool]
+
+    def build(self, target: Path, manifest: Manifest, parts: Sequence[Part], base: Path | None) -> None:
+        """Weights in a folder; the first part is a whole one, or what changed since those in `base`."""
+        draft = folder.Draft(target)
+        try:
+            if base and (not parts or parts[0].base is not None):
+                with folder.locked(base) as file:
+                    tensors = draft.copy(manifest.layout, file)
+            else:
+                tensors = draft.reserve(manifest.layout)
+            for part in parts:
+                with self._turn(part):
+                    self._apply(part, manifest.layout, tensors)
+            folder.verify(draft.file, manifest)
+            draft.publish()
+        finally:
+            draft.discard()
+
+    def _apply(self, part: Part, layout: Layout, tensors: Sequence[Bytes]) -> None:
+        for number, chunk in _ahead(lambda number: self.store.chunk(self.incarnation, part, number), part.chunks):
+            if chunk is None or not self.go_on():
                 raise Gone
             if part.base is None:
-                store.reads(part.step)
-            chunks.apply(chunk, number, policy.manifest.layout, tensors)
+                self.store.reads(part.step)
+            chunks.apply(chunk, number, layout, tensors)
 
-
-@contextmanager
-def _turn(store: WeightStore, part: Part, go_on: Callable[[], bool]) -> Iterator[None]:
-    """Waits for it where a whole version is to be read, which stays there meanwhile."""
-    if part.base is not None:
-        yield
-        return
-    while not store.reads(part.step):
-        if not go_on():
-            raise Gone
-        time.sleep(TURN_EVERY_S)
-    try:
-        yield
-    finally:
-        store.has_read(part.step)
+    @contextmanager
+    def _turn(self, part: Part) -> Iterator[None]:
+        """Waits for it where a whole version is to be read, which stays there meanwhile."""
+        if part.base is not None:
+            yield
+            return
+        while not self.store.reads(part.step):
+            if not self.go_on():
+                raise Gone
+            time.sleep(TURN_EVERY_S)
+        try:
+            yield
+        finally:
+            self.store.has_read(part.step)
 
 
 def _ahead(get: Callable[[int], bytes | None], count: int) -> Iterator[tuple[int, bytes | None]]:
     """Number and chunk, in order, while the next CONNECTIONS are on their way."""
     with ThreadPoolExecutor(CONNECTIONS, "fetching") as pool:
-        under_way: deque[Future[bytes | None]] = deque(
-            pool.submit(get, number) for number in range(min(CONNECTIONS, count))
-        )
+        first = range(min(CONNECTIONS, count))
+        under_way: deque[Future[bytes | None]] = deque(pool.submit(get, number) for number in first)
         try:
             for number in range(count):
                 chunk = under_way.popleft().result()
@@ -123,10 +130,10 @@ def _ahead(get: Callable[[int], bytes | None], count: int) -> Iterator[tuple[int
                 one.cancel()
 
 
-def _is_here(target: Path, carried: Carried) -> bool:
+def _is_here(target: Path, manifest: Manifest) -> bool:
     try:
         with folder.locked(target) as file:
-            folder.verify(file, carried.policy.manifest)
+            folder.verify(file, manifest)
     except WeightsError:
         return False
     return True

@@ -1,6 +1,7 @@
 """Versions of the policy as files in a folder: the one that learner and actors share, or an actor's own.
 
-    ROOT/v3-57/model.safetensors     step 57 by incarnation 3 of the learner
+    ROOT/v3-57/model.safetensors       step 57 by incarnation 3 of the learner
+    ROOT/frozen-3/model.safetensors    what that one trains adapters of; a version is the adapters alone then
 
 A version is written under a temporary name, synced and renamed before anybody is told of it: nobody sees half of one.
 Whoever reads one holds a lock on it, and what is locked is not removed.
@@ -24,7 +25,7 @@ from common.errors import DiskFull, WeightsError
 from common.weights.manifest import Bytes, Layout, Manifest, checksum
 
 FILE = "model.safetensors"
-_VERSION = re.compile(r"^v(\d+)-(\d+)$")
+_VERSION, _FROZEN = re.compile(r"^v(\d+)-(\d+)$"), re.compile(r"^frozen-(\d+)$")
 
 
 def default_folder(run_id: str, run_folder: Path) -> Path:
@@ -40,18 +41,23 @@ def of(root: Path, incarnation: int, step: int) -> Path:
     return root / f"v{incarnation}-{step}"
 
 
+def of_frozen(root: Path, incarnation: int) -> Path:
+    """Where the weights are of which that learner trains adapters."""
+    return root / f"frozen-{incarnation}"
+
+
 class Draft:
-    """A version that is being written: `file` has no name of its own yet. Every call raises DiskFull when there is no
+    """Weights that are being written: `file` has no name of its own yet. Every call raises DiskFull when there is no
     room and WeightsError when the folder cannot be written; nothing half-written stays then."""
 
-    def __init__(self, root: Path, incarnation: int, step: int) -> None:
-        self.folder = of(root, incarnation, step)
-        """Where it will be."""
-        self._temporary = root / f".{self.folder.name}.tmp"
+    def __init__(self, folder: Path) -> None:
+        self.folder, root = folder, folder.parent
+        """Where they will be."""
+        self._temporary = root / f".{folder.name}.tmp"
         self.file = self._temporary / FILE
         with self._told():
             root.mkdir(parents=True, exist_ok=True)
-            for left in root.glob(".v*.tmp"):  # by one who died: only one at a time writes here
+            for left in root.glob(".*.tmp"):  # by one who died: only one at a time writes here
                 shutil.rmtree(left, ignore_errors=True)
             self._temporary.mkdir()
 
@@ -157,9 +163,12 @@ def versions(root: Path) -> list[tuple[int, int, Path]]:
 
 
 def prune(root: Path, keep: int) -> None:
-    """Removes all versions but the `keep` newest, and those that somebody reads."""
+    """Removes all versions but the `keep` newest, and those that somebody reads; frozen weights with their last one."""
     found = versions(root)
-    for _, _, path in found[: max(0, len(found) - keep)]:
+    ends = max(0, len(found) - keep)
+    frozen = [(int(m[1]), path) for path in root.glob("frozen-*") if (m := _FROZEN.match(path.name))]
+    needed = min((incarnation for incarnation, _, _ in found[ends:]), default=max(frozen, default=(0, root))[0])
+    for path in [path for _, _, path in found[:ends]] + [path for incarnation, path in frozen if incarnation < needed]:
         if not _is_read(path):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -60,7 +60,7 @@ class WeightStore(Connection):
         policy = carried.policy
         args = [policy.incarnation, policy.step, pack(carried)]
         self._script("announce", ["carried", "carried:fence", "carried:at"], args, (BrokerFull,))
-        for part in carried.parts:
+        for part in all_parts(carried):
             self._do("pexpire", self._part(policy.incarnation, part), KEPT_MS)
 
     def drop(self, incarnation: int, parts: Sequence[Part]) -> None:
@@ -69,7 +69,7 @@ class WeightStore(Connection):
 
     def drop_all_but(self, carried: Carried) -> None:
         """Frees what else was ever put here: by learners that died, also in the middle of a part."""
-        keep = {self._part(carried.policy.incarnation, part).encode() for part in carried.parts}
+        keep = {self._part(carried.policy.incarnation, part).encode() for part in all_parts(carried)}
         self._drop([key.decode() for key in self._do("smembers", self.key("weights:parts")) - keep])
 
     def wanted(self) -> str:
@@ -140,5 +140,12 @@ class WeightStore(Connection):
             self._do("srem", self.key("weights:parts"), *keys)
 
     def _part(self, incarnation: int, part: Part) -> str:
+        if part.frozen:
+            return self.key(f"weights:{incarnation}:frozen")
         kind = "whole" if part.base is None else f"since-{part.base}"
         return self.key(f"weights:{incarnation}-{part.step}:{kind}")
+
+
+def all_parts(carried: Carried) -> list[Part]:
+    """With the frozen weights."""
+    return carried.parts + ([carried.frozen] if carried.frozen else [])

@@ -59,7 +59,7 @@ class FastEngine:
         for key in [key for key in self._running if key[0] in set(request_ids)]:
             del self._running[key]
 
-    def load(self, weights: Path, version: int) -> LoadTimes:
+    def load(self, weights: Path, version: int, adapters: Path | None = None, scale: float = 0.0) -> LoadTimes:
         self._version = version
         return LoadTimes(0.0, 0.0, 0.0, 0.0)
 

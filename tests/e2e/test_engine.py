@@ -333,6 +333,39 @@ def test_foreign_weights_are_refused_and_change_nothing(engine: Engine, tiny_mod
     np.testing.assert_array_equal(engine.prompt_logprobs([PROMPT])[0], before)
 
 
+def test_adapters_are_added_to_the_weights_that_they_belong_to(
+    engine: Engine, tiny_model: Path, other_tiny_model: Path, tmp_path: Path
+) -> None:
+    """A policy that trains adapters publishes these alone; the rest is what it began with."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from actors.weight_load import adapter_names
+
+    torch.manual_seed(0)
+    weights, adapters = load_file(other_tiny_model / "model.safetensors"), {}
+    for name in [name for name in weights if name.endswith(("q_proj.weight", "down_proj.weight"))]:
+        out, wide = weights[name].shape
+        first, second = adapter_names(name)
+        adapters |= {first: torch.randn(4, wide) / 8, second: torch.randn(out, 4) / 8}
+        weights[name] += 2.0 * adapters[second] @ adapters[first]
+    shutil.copytree(tiny_model, tmp_path / "merged")
+    save_file(weights, tmp_path / "merged" / "model.safetensors", metadata={"format": "pt"})
+    save_file(adapters, tmp_path / "adapters.safetensors")
+    plain = expected_logprobs(other_tiny_model, PROMPT)
+
+    engine.load(other_tiny_model, 1, tmp_path / "adapters.safetensors", 2.0)
+
+    expected = expected_logprobs(tmp_path / "merged", PROMPT)
+    assert np.abs(expected - plain).max() > 0.1
+    np.testing.assert_allclose(engine.prompt_logprobs([PROMPT])[0], expected, atol=CLOSE, rtol=0)
+    # And adapters of something else are refused before anything has changed
+    save_file({f"{name}.x": value for name, value in adapters.items()}, tmp_path / "adapters.safetensors")
+    with pytest.raises(WeightsError, match="adapters of nothing here"):
+        engine.load(tiny_model, 2, tmp_path / "adapters.safetensors", 2.0)
+    np.testing.assert_allclose(engine.prompt_logprobs([PROMPT])[0], expected, atol=CLOSE, rtol=0)
+
+
 def test_a_written_output_head_of_a_tied_model_is_accepted(
     engine: Engine, other_tiny_model: Path, tmp_path: Path
 ) -> None:

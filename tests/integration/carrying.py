@@ -10,7 +10,7 @@ import numpy as np
 
 from common.schema import Policy
 from common.weights import fetch, folder
-from common.weights.folder import FILE, Draft
+from common.weights.folder import FILE, Draft, of
 from common.weights.manifest import Bytes, Layout
 from common.weights.store import WeightStore
 from learner.uploader import Uploader
@@ -49,7 +49,7 @@ class Learner:
             places = self.random.random(len(tensor)) < (share if self.step else 1.0)
             tensor[places] = self.random.integers(0, 256, int(places.sum()), np.uint8)
         folder.prune(self.root, 2)
-        draft = Draft(self.root, self.incarnation, self.step)
+        draft = Draft(of(self.root, self.incarnation, self.step))
         manifest = draft.write(LAYOUT, self.tensors)
         return policy(self.incarnation, self.step, draft.publish(), manifest=manifest)
 
@@ -71,4 +71,4 @@ def same(path: Path, made: Policy) -> bool:
 def fetched(store: WeightStore, root: Path, go_on: Callable[[], bool] = lambda: True) -> Path:
     carried = store.carried()
     assert carried
-    return fetch.fetch(store, carried, root, go_on)
+    return Path(fetch.fetch(store, carried, root, go_on).folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import structlog
 
 from actors.downloads import Downloads
 from common.errors import DiskFull, Fenced, WeightsError
-from common.schema import Part
+from common.schema import Frozen, Part
 from common.streams import Broker
 from common.weights import fetch, folder, plan
 from common.weights.fetch import Gone
@@ -266,6 +267,29 @@ def test_a_full_host_is_told(learner: Learner, store: WeightStore, small_disk: S
         fetched(store, small_disk.folder / "actor")
     small_disk.free()
     assert same(fetched(store, small_disk.folder / "actor"), replace(policy(), folder=str(learner.root / "v1-0")))
+
+
+def test_frozen_weights_travel_once(learner: Learner, store: WeightStore, broker: Broker, tmp_path: Path) -> None:
+    frozen = learner.make()
+    frozen = replace(frozen, folder=str(shutil.copytree(frozen.folder, tmp_path / "frozen")))  # versions go, this stays
+    below = Frozen(frozen.manifest, frozen.folder, 2.0)
+    root = tmp_path / "actor"
+    for step in (1, 2):
+        made = learner.carry(replace(learner.make(), frozen=below))
+        carried = store.carried()
+        assert carried and carried.frozen and made.step == step
+        policy = fetch.fetch(store, carried, root, lambda: True)
+        assert policy.frozen and same(Path(policy.frozen.folder), frozen) and same(Path(policy.folder), made)
+    assert sorted(path.name for path in root.iterdir()) == [".fetching", "frozen-1", "v1-1", "v1-2"]
+    # Its successor's replace them
+    learner.incarnation, learner.step = 2, 2
+    learner.carry(replace(learner.make(), frozen=below))
+    assert broker._redis.keys(broker.key("weights:1*")) == []
+    carried = store.carried()
+    assert carried
+    fetch.fetch(store, carried, root, lambda: True)
+    folder.prune(root, 1)
+    assert sorted(path.name for path in root.iterdir()) == [".fetching", "frozen-2", "v2-3"]
 
 
 def test_a_damaged_version_on_the_host_is_fetched_whole(learner: Learner, store: WeightStore, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from common.errors import DiskFull, WeightsError
 from common.weights import folder
-from common.weights.folder import FILE, Draft, default_folder, locked, prune, verify, versions, views
+from common.weights.folder import FILE, Draft, default_folder, locked, of, prune, verify, versions, views
 from common.weights.manifest import Bytes, Layout
 from tests.make import published
 from tests.small_disk import SmallDisk
@@ -33,7 +33,7 @@ def names(root: Path) -> set[str]:
 
 def test_what_was_published_can_be_had_as_safetensors(tmp_path: Path) -> None:
     given = tensors()
-    draft = Draft(tmp_path / "new" / "root", 2, 7)
+    draft = Draft(of(tmp_path / "new" / "root", 2, 7))
     manifest = draft.write(LAYOUT, given)
     path = draft.publish()
     assert path.name == "v2-7"
@@ -53,7 +53,7 @@ def test_a_version_appears_whole(tmp_path: Path) -> None:
             seen.append({name for name in names(tmp_path) if not name.startswith(".")})
             yield tensor
 
-    draft = Draft(tmp_path, 1, 0)
+    draft = Draft(of(tmp_path, 1, 0))
     draft.write(LAYOUT, slowly())
     assert seen == [set()] * len(LAYOUT.tensors), "nothing has the version's name while it is written"
     draft.publish()
@@ -69,7 +69,7 @@ def test_a_failed_write_leaves_the_old_versions_alone(tmp_path: Path, step: int)
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError):
-        Draft(tmp_path, 1, step).write(LAYOUT, fail())
+        Draft(of(tmp_path, 1, step)).write(LAYOUT, fail())
     assert names(tmp_path) == {"v1-0", "v1-1", "v1-2"}
     for policy in before:
         verify(Path(policy.folder) / FILE, policy.manifest)
@@ -136,7 +136,7 @@ def test_a_missing_version_is_told_with_its_remedy(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WeightsError, match=r"set weights\.folder to a folder that exists"):
-        Draft(tmp_path / "file" / "root", 1, 0)
+        Draft(of(tmp_path / "file" / "root", 1, 0))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -148,7 +148,7 @@ def test_no_room(tmp_path: Path, number: int) -> None:
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(DiskFull, match=r"no room for the weights of v1-1 .* free some, or set weights\.folder"):
-        Draft(tmp_path, 1, 1).write(LAYOUT, fail())
+        Draft(of(tmp_path, 1, 1)).write(LAYOUT, fail())
     assert names(tmp_path) == {"v1-0"}
     verify(Path(old.folder) / FILE, old.manifest)
 
@@ -158,8 +158,8 @@ def test_a_real_full_disk_and_going_on_when_there_is_room(small_disk: SmallDisk)
     tensor = np.zeros(layout.data_bytes, np.uint8)
     small_disk.fill()
     for act in (
-        lambda: Draft(small_disk.folder, 1, 0).write(layout, [tensor]),
-        lambda: Draft(small_disk.folder, 1, 0).reserve(layout),
+        lambda: Draft(of(small_disk.folder, 1, 0)).write(layout, [tensor]),
+        lambda: Draft(of(small_disk.folder, 1, 0)).reserve(layout),
     ):
         with pytest.raises(DiskFull):
             act()
@@ -167,7 +167,7 @@ def test_a_real_full_disk_and_going_on_when_there_is_room(small_disk: SmallDisk)
     small_disk.free()
     for step in range(5):
         prune(small_disk.folder, 1)
-        draft = Draft(small_disk.folder, 1, step)
+        draft = Draft(of(small_disk.folder, 1, step))
         manifest = draft.write(layout, [tensor])
         verify(draft.publish() / FILE, manifest)
 

@@ -20,7 +20,7 @@ import numpy as np
 from common.lifecycle import computing_environment, die_with_parent
 from common.server import find_server
 from common.weights import folder
-from common.weights.folder import Draft
+from common.weights.folder import Draft, of
 from common.weights.manifest import checksum
 from tests.bench.carriers import links, shapes
 from tests.bench.carriers.links import Link
@@ -62,7 +62,7 @@ def tmpfs(size: str) -> Iterator[Row]:
         root = Path(place)
         for turn in range(ROUNDS + 1):
             started = time.perf_counter()
-            draft = Draft(root, 1, turn)
+            draft = Draft(of(root, 1, turn))
             manifest = draft.write(layout, made)
             with folder.locked(draft.publish()) as file:
                 folder.verify(file, manifest)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.weights.folder import Draft
+from common.weights.folder import Draft, of
 from common.weights.manifest import Bytes, Layout
 from tests.make import policy
 
@@ -50,6 +50,6 @@ def tensors(size: str, steps: int) -> Iterator[Bytes]:
 
 def publish(root: Path, size: str, steps: int):  # type: ignore[no-untyped-def]
     """Policy in a folder under `root`."""
-    draft = Draft(root, 1, steps)
+    draft = Draft(of(root, 1, steps))
     manifest = draft.write(layout(size), tensors(size, steps))
     return policy(1, steps, draft.publish(), manifest=manifest)

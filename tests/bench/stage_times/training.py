@@ -18,7 +18,9 @@ from learner.copy_out import CopyOut
 from learner.options import policy_options
 from learner.policy import Policy
 from learner.publisher import CHECK_SEQUENCES, CHECK_TOKENS
+from learner.ranks import Ranks
 from learner.render import Renderer
+from learner.team import Team
 from tests.bench.stage_times.fit import Row, Stopwatch, nonnegative_fit
 from tests.bench.stage_times.groups import group_tokens
 from tests.bench.stages import Group
@@ -60,14 +62,14 @@ def _sequences(settings: Sections, groups: list[Group]) -> list[Sequence]:
 def _writing(settings: Sections, policy: Policy, some: list[Sequence], clock: Stopwatch) -> tuple[float, float]:
     """Seconds of a publication with its check sequences, and of a checkpoint; medians."""
     root = default_folder(f"stage-times-{os.getpid()}", settings.run.folder)
-    copy_out = CopyOut(policy, root, 2, settings.actor.dtype)
+    copy_out = CopyOut(Team(policy, Ranks(0, {})), root, 2, settings.actor.dtype)
     check = [Sequence(s.prompt_ids, s.completion_ids[:CHECK_TOKENS], s.behaviour[:CHECK_TOKENS], 0.0) for s in some]
 
     publish, commit = [], []
     with tempfile.TemporaryDirectory(dir=settings.run.folder) as folder:
         for turn in range(REPEATS + 1):
             clock.start()
-            draft, _ = copy_out(1, turn)
+            draft, _ = copy_out.version(1, turn)
             draft.publish()
             policy.logprobs(check, 1.0)
             publish.append(clock.stop())
