@@ -43,6 +43,7 @@ class Downloads:
     def close(self) -> None:
         """Ends the thread after the chunk at hand."""
         self._closed.set()
+        self._store.stop.set()  # else it would wait for a broker that is away
         self._thread.join()
 
     def _run(self) -> None:

@@ -50,7 +50,7 @@ class Carried:
     """The broker: what `Downloads` fetches of it."""
 
     def __init__(self, settings: Sections, broker: Broker) -> None:
-        store = WeightStore(settings.weights.url or broker.url, broker.run, "actor", stop=broker.stop)
+        store = WeightStore(settings.weights.url or broker.url, broker.run, "actor")
         self._root = fetched_folder(settings, broker.run)
         self._downloads = Downloads(store, self._root)
 

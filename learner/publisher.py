@@ -55,7 +55,9 @@ class Publisher:
         self._announced: PublishedPolicy | None = None
         self._thread = ThreadPoolExecutor(1, "announcing")
         self._announcing: Future[None] | None = None
-        store = WeightStore(settings.weights.url or broker.url, broker.run, "learner", stop=broker.stop)
+        store = WeightStore(settings.weights.url or broker.url, broker.run, "learner")
+        if settings.weights.url:
+            store.fit()
         self._uploader = Uploader(store, define(settings, renderer.folder))
 
     def publish(self, incarnation: int, step: int) -> None:
@@ -100,8 +102,8 @@ class Publisher:
         if self.settled and self._announced and not _same(self._announced, self._broker.policy()):
             self._broker.announce(self._announced)
 
-    def close(self) -> None:
-        self._uploader.close()
+    def close(self, *, over: bool) -> None:
+        self._uploader.close(over=over)
         self._thread.shutdown()
 
     def _announce(self, draft: Draft, policy: PublishedPolicy) -> None:

@@ -11,14 +11,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from common.connection import BrokerFull
-from common.errors import WeightsError
+from common.errors import BrokerUnavailable, WeightsError
 from common.schema import Carried, Part, Policy
 from common.weights import chunks, folder, plan
 from common.weights.manifest import Bytes, Layout
@@ -64,13 +64,17 @@ class Uploader:
         if self._failed:
             raise self._failed
 
-    def close(self) -> None:
-        """Ends the thread after the chunk at hand, and frees what is in the broker."""
+    def close(self, *, over: bool) -> None:
+        """Ends the thread after the chunk at hand. What is in the broker stays there until the run is over."""
         self._closed.set()
+        self._store.stop.set()  # else it would wait for a broker that is away
         self._changed.set()
         self._thread.join()
         self._pool.shutdown()
         self._base.close()
+        if over:
+            with suppress(BrokerUnavailable):  # then what is there expires
+                self._store.clear()
 
     def _run(self) -> None:
         try:

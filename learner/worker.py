@@ -127,6 +127,7 @@ class Learner:
         self._scores = Scores()
         self._ledger = Ledger()
         self._step = 0
+        self._over = False
         self._incarnation = 0
         self._branch = Branch(0, 0)
         self._ready: list[Delivery] = []
@@ -352,12 +353,13 @@ class Learner:
         export = self._folder / "export"
         if self._done and self._export(export):
             self._broker.finish()
+            self._over = True
             log.info("finished", step=self._step, export=str(export), **self._ledger.counts())
         else:
             log.info("stopped; the same command resumes", step=self._step, of=self._settings.run.steps)
 
     def close(self) -> None:
-        self._publisher.close()
+        self._publisher.close(over=self._over)
         self._reward_log.close()
         self._metrics_log.close()
         self._evaluation.close()

@@ -72,6 +72,12 @@ class WeightStore(Connection):
         keep = {self._part(carried.policy.incarnation, part).encode() for part in all_parts(carried)}
         self._drop([key.decode() for key in self._do("smembers", self.key("weights:parts")) - keep])
 
+    def clear(self) -> None:
+        """Frees everything: the run is over."""
+        self._drop([key.decode() for key in self._do("smembers", self.key("weights:parts"))])
+        names = ("carried", "carried:at", "weights:wanted", "weights:parts", "reading", "model")
+        self._do("unlink", *map(self.key, names))
+
     def wanted(self) -> str:
         """What some actor needs from here: "" nothing, "newest" weights, or "anew": what is here is damaged."""
         key = self.key("weights:wanted")

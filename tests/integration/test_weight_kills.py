@@ -94,7 +94,7 @@ def test_an_actor_dies_while_it_fetches(learner: Learner, broker: Broker, tmp_pa
     assert same(fetched(store, root), made)
     assert unfinished(root) == [] and len(folder.versions(root)) <= 2
     until(lambda: store.read_now() <= {0}, "at most the dead one's mark")
-    learner.uploader.close()
+    learner.uploader.close(over=False)
 
 
 @pytest.mark.parametrize("phase", ["copying out", "naming", "first put", "third put", "announcing", "announced"])
@@ -102,7 +102,7 @@ def test_a_learner_dies_while_it_publishes(learner: Learner, broker: Broker, tmp
     store, root = WeightStore(broker.url, broker.run, "actor"), tmp_path / "actor"
     made = learner.carry()
     assert same(fetched(store, root), made)
-    learner.uploader.close()
+    learner.uploader.close(over=False)
     killed("learner", phase, broker, learner.root)
     # Its successor takes the same folder and the same broker
     successor = Learner(learner.root, WeightStore(broker.url, broker.run, "learner"), incarnation=3, step=1)
@@ -111,4 +111,4 @@ def test_a_learner_dies_while_it_publishes(learner: Learner, broker: Broker, tmp
     carried = store.carried()
     assert carried and len(broker._redis.keys(broker.key("weights:[0-9]*"))) == len(carried.parts) == 1
     assert unfinished(learner.root) == []
-    successor.uploader.close()
+    successor.uploader.close(over=False)

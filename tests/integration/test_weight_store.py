@@ -58,7 +58,7 @@ def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
     made = Learner(tmp_path / "learner", WeightStore(broker.url, broker.run, "learner"))
     made.store.want()
     yield made
-    made.uploader.close()
+    made.uploader.close(over=False)
 
 
 @pytest.fixture
@@ -121,6 +121,15 @@ def test_the_broker_keeps_few_parts(learner: Learner, broker: Broker, monkeypatc
     learner.incarnation = 2
     learner.carry()
     assert broker._redis.keys(broker.key("weights:1-*")) == []
+
+
+def test_nothing_stays_in_the_broker_when_the_run_is_over(learner: Learner, broker: Broker) -> None:
+    before = set(broker._redis.keys(broker.key("*")))
+    learner.carry()
+    learner.carry()
+    learner.uploader.close(over=True)
+    left = set(broker._redis.keys(broker.key("*"))) - before
+    assert left == {broker.key("carried:fence").encode()}, "no older learner may come now"
 
 
 def test_a_whole_version_that_is_read_stays(
@@ -210,7 +219,7 @@ def test_an_older_learner_cannot_announce(learner: Learner, broker: Broker, tmp_
     older.uploader.offer(older.make())
     with pytest.raises(Fenced):
         until(lambda: older.uploader.check(), "the refusal")
-    older.uploader.close()
+    older.uploader.close(over=False)
 
 
 def test_actors_of_a_host_fetch_a_version_once(learner: Learner, broker: Broker, tmp_path: Path) -> None:
