@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from actors.relaying import Relaying
 from common.errors import WeightsError
 from common.lifecycle import Every
 from common.schema import Policy
@@ -23,8 +24,10 @@ log = structlog.get_logger("actor")
 class Downloads:
     """`newest` is the newest policy whose weights are on this host; a thread fetches them until `close`."""
 
-    def __init__(self, store: WeightStore, root: Path) -> None:
+    def __init__(self, store: WeightStore, root: Path, *, relay: bool = False) -> None:
+        """`relay`: gives what is here to other hosts."""
         self._store, self._root = store, root
+        self._relaying = Relaying(store, root) if relay else None
         self._newest: Policy | None = None
         self._failures = 0
         self._failed: Exception | None = None
@@ -45,6 +48,8 @@ class Downloads:
         self._closed.set()
         self._store.stop.set()  # else it would wait for a broker that is away
         self._thread.join()
+        if self._relaying:
+            self._relaying.close()
 
     def _run(self) -> None:
         try:
@@ -58,6 +63,8 @@ class Downloads:
     def _go_on(self) -> bool:
         if self._ask.due():
             self._store.want()
+        if self._newest and self._relaying:
+            self._relaying.look()
         return not self._closed.is_set()
 
     def _follow(self) -> bool:

@@ -52,7 +52,7 @@ class Carried:
     def __init__(self, settings: Sections, broker: Broker) -> None:
         store = WeightStore(settings.weights.url or broker.url, broker.run, "actor")
         self._root = fetched_folder(settings, broker.run)
-        self._downloads = Downloads(store, self._root)
+        self._downloads = Downloads(store, self._root, relay=settings.weights.relay)
 
     def newest(self) -> Policy | None:
         return self._downloads.newest

@@ -13,6 +13,7 @@ With TLS certificates are verified; `?ssl_ca_certs=FILE` names an authority of y
 from __future__ import annotations
 
 import re
+import socket
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -88,6 +89,22 @@ def parted(url: str) -> tuple[str, str, str]:
     scheme, _, after = url.partition("://")
     end = next((place for place, letter in enumerate(after) if letter in "/?#"), len(after))
     return scheme.lower(), after[:end], after[end:]
+
+
+def local_host(url: str) -> str | None:
+    """This host's address on the way to the broker; None where that is on this host or cannot be told."""
+    scheme, netloc, _ = parted(url)
+    if scheme.startswith("unix"):
+        return None
+    host, port = _hosts(netloc.rpartition("@")[2], SERVER_PORT)[0]
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # which sends nothing
+            found: str = probe.getsockname()[0]
+            return found
+    except OSError:
+        return None
 
 
 def is_cluster(client: Any) -> bool:

@@ -61,6 +61,8 @@ KINDS = {
     "weights:wanted": "string",
     "weights:parts": "set",
     "reading": "zset",
+    "relays": "zset",
+    "relays:secret": "string",
     "model": "hash",
 }
 """What the keys of a run hold."""

@@ -45,7 +45,8 @@ def rights(run: str) -> dict[str, str]:
             on("+hset", "procs", "open", "eval:open"),
         )
     )
-    weights = f"{on('+set', 'weights:wanted')} {on('+zadd +zrem +zremrangebyscore +zscore +zcard', 'reading')}"
+    marks = on("+zadd +zrem +zremrangebyscore +zscore +zcard +zrange", "reading", "relays")
+    weights = f"{on('+set', 'weights:wanted')} {on('+setnx', 'relays:secret')} {marks}"
     return {
         "admin": "~* &* +@all",
         "learner": f"{CONNECT} {on(LEARNER, '*')}",

@@ -136,5 +136,8 @@ class WeightsSettings(Section):
     """Published versions that stay there."""
     url: str | None = None
     """Broker that holds weights for actors without that folder; best one without persistence. Unset: broker.url."""
+    relay: bool = False
+    """Actors give each other what they have fetched, over TCP without encryption, on a free port of each host: however
+    many hosts join at once, few of them read whole versions from the broker."""
     cache: Path | None = None
     """Folder of an actor's host for what it fetches from there. Unset: one in /dev/shm, or in the run folder."""

@@ -18,6 +18,7 @@ from common.errors import WeightsError
 from common.schema import Carried, Part, Policy
 from common.weights import chunks, folder, plan
 from common.weights.manifest import Bytes, Layout, Manifest
+from common.weights.relay import Wanted, take
 from common.weights.store import WeightStore
 
 CONNECTIONS = 3
@@ -44,6 +45,8 @@ def fetch(store: WeightStore, carried: Carried, root: Path, go_on: Callable[[], 
         if policy.frozen and carried.frozen:
             below = folder.of_frozen(root, policy.incarnation)
             if not _is_here(below, policy.frozen.manifest):
+                fetching.from_a_relay(lambda _: below, policy.frozen.manifest, 0, carried.frozen)
+            if not _is_here(below, policy.frozen.manifest):
                 fetching.build(below, policy.frozen.manifest, [carried.frozen], None)
             policy = replace(policy, frozen=replace(policy.frozen, folder=str(below)))
         if not _is_here(target, policy.manifest):
@@ -55,8 +58,13 @@ def _version(fetching: _Fetching, carried: Carried, root: Path, target: Path) ->
     """By what changed since the newest one here, or whole."""
     policy = carried.policy
     folder.prune(root, KEEP - 1)
-    here = [(step, path) for by, step, path in folder.versions(root) if by == policy.incarnation]
-    for step, path in (*here[-1:], (None, None)):
+    if not _here(root, policy) and (way := plan.to_read(carried.parts, policy.step, None)):
+        fetching.from_a_relay(
+            lambda step: folder.of(root, policy.incarnation, step), policy.manifest, policy.step, way[0]
+        )
+        if _is_here(target, policy.manifest):
+            return
+    for step, path in (*_here(root, policy)[-1:], (None, None)):
         parts = plan.to_read(carried.parts, policy.step, step)
         if parts is None:
             raise WeightsError(f"the broker has no parts that make up step {policy.step}")
@@ -67,11 +75,29 @@ def _version(fetching: _Fetching, carried: Carried, root: Path, target: Path) ->
                 raise
 
 
+def _here(root: Path, policy: Policy) -> list[tuple[int, Path]]:
+    """Step and folder of that learner's versions, the oldest first."""
+    return [(step, path) for by, step, path in folder.versions(root) if by == policy.incarnation]
+
+
 @dataclass(frozen=True)
 class _Fetching:
     store: WeightStore
     incarnation: int
     go_on: Callable[[], bool]
+
+    def from_a_relay(self, target: Callable[[int], Path], manifest: Manifest, step: int, whole: Part) -> None:
+        """What another host gives, until it is this one's turn to read `whole` from the broker."""
+        while True:
+            for address in self.store.relays():
+                wanted = Wanted(self.incarnation, step, whole.frozen, manifest.layout.file_bytes)
+                if take(address, self.store.secret(), wanted, target):
+                    return
+            if self.store.reads(whole.step):
+                return
+            if not self.go_on():
+                raise Gone
+            time.sleep(TURN_EVERY_S)
 
     def build(self, target: Path, manifest: Manifest, parts: Sequence[Part], base: Path | None) -> None:
         """Weights in a folder; the first part is a whole one, or what changed since those in `base`."""

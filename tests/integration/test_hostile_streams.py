@@ -561,6 +561,8 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "weights:wanted": store.wanted,
         "weights:parts": lambda: store.put(1, Part(0, None, 1, 1), 0, b"x"),
         "reading": store.read_now,
+        "relays": store.relays,
+        "relays:secret": store.secret,
         "model": store.definition,
     }
     spoil(broker, name)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Says that somebody reads a version now, if not so many others do: KEYS reading; ARGV "step consumer", milliseconds that a
--- reader is counted for, most. By the server's clock. 0: it has to wait.
+-- A mark with a time, where there are not too many: KEYS marks; ARGV mark, milliseconds that one counts for, most. By the
+-- server's clock. 0: no room among them.
 local now = redis.call('TIME')
 now = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now - tonumber(ARGV[2]))
