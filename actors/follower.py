@@ -60,7 +60,7 @@ class Follower:
 
     @property
     def source(self) -> str:
-        """Where weights come from: "folder" or "broker"."""
+        """Where weights come from: "folder", "broker" or "ring"."""
         return self._source.kind
 
     def follow(self, *, now: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Where an actor's weights come from: the learner's folder where it can be read, else the broker."""
+"""Where an actor's weights come from: the learner's folder where it can be read, else the broker, or a ring."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Source(Protocol):
 class Shared:
     """The learner's folder: a shared file system, or shared memory on one host."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, _: Sections, broker: Broker) -> None:
         self._broker = broker
         self._newest: Policy | None = None
 
@@ -63,13 +63,31 @@ class Carried:
             shutil.rmtree(self._root, ignore_errors=True)
 
 
+class InRing:
+    """The learner's broadcasts: what `RingReceiver` gets of them, into a folder of this process's own."""
+
+    def __init__(self, settings: Sections, broker: Broker) -> None:
+        from actors.ring import RingReceiver
+
+        self._root = fetched_folder(settings, broker.run).with_name(f"{broker.run}-{broker.consumer}")
+        self._receiver = RingReceiver(WeightStore(broker.url, broker.run, "actor"), self._root)
+
+    def newest(self) -> Policy | None:
+        return self._receiver.newest
+
+    def close(self, *, over: bool) -> None:
+        self._receiver.close()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
 class PolicySource:
-    """Of both the one that [actor] names; unless it does, the broker from when on the folder cannot be read."""
+    """The one that [actor] names; unless it does, the folder, and the broker from when on that cannot be read."""
 
     def __init__(self, settings: Sections, broker: Broker) -> None:
         self._settings, self._broker = settings, broker
-        self.kind: Literal["folder", "broker"] = "broker" if settings.actor.weights_from == "broker" else "folder"
-        self._source: Source = Carried(settings, broker) if self.kind == "broker" else Shared(broker)
+        given = settings.actor.weights_from
+        self.kind: Literal["folder", "broker", "ring"] = "folder" if given == "auto" else given
+        self._source: Source = {"folder": Shared, "broker": Carried, "ring": InRing}[self.kind](settings, broker)
 
     def newest(self) -> Policy | None:
         """As that of the source."""

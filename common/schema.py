@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgpack
 import numpy as np
@@ -38,6 +38,7 @@ MAX_TENSORS = 2**16
 MAX_DIMENSIONS = 8
 MAX_POLICY_BYTES = 2**42
 MAX_PARTS = 4096
+MAX_MEMBERS = 4096
 MAX_REWARD = 1e9  # far above any reward model's, far below where a batch's sums leave float32
 
 Int32 = NDArray[np.int32]
@@ -234,6 +235,23 @@ class Carried:
 
 
 @dataclass(frozen=True)
+class Ring:
+    """Who gets weights together, by collective operations: the learner, which is rank 0, and these actors after it.
+
+    Ring(generation=3, address="10.0.0.1:41877", device="cuda", members=["actor-node1-41-3f", ...])
+    """
+
+    KIND: ClassVar[str] = "ring"
+    generation: int
+    """Another for every change of members."""
+    address: str
+    """Of the learner's store, where they meet."""
+    device: Literal["cpu", "cuda"]
+    """Where the tensors are that are sent: by gloo, or by nccl."""
+    members: list[str]
+
+
+@dataclass(frozen=True)
 class DeadLetter:
     """A message that was given up, as it was, with the reason."""
 
@@ -248,7 +266,7 @@ class DeadLetter:
     body: bytes
 
 
-Message = Ticket | Rollout | Scored | Policy | Carried | DeadLetter
+Message = Ticket | Rollout | Scored | Policy | Carried | Ring | DeadLetter
 
 
 def pack(message: Message) -> bytes:
@@ -492,6 +510,17 @@ def _part(m: Fields) -> Part:
     return Part(*counts, frozen=m.flag("frozen"))
 
 
+def _ring(m: Fields) -> Ring:
+    device, members = m.text("device", 8), m.items("members", MAX_MEMBERS)
+    if device not in ("cpu", "cuda"):
+        raise SchemaError(f"{m.where}.device = {device!r} is neither cpu nor cuda")
+    if not all(isinstance(member, str) and len(member) <= MAX_NAME_CHARS for member in members):
+        raise SchemaError(f"{m.where}.members holds something that is no name")
+    return Ring(
+        m.count("generation"), m.text("address", MAX_NAME_CHARS), "cuda" if device == "cuda" else "cpu", members
+    )
+
+
 def _dead(m: Fields) -> DeadLetter:
     return DeadLetter(
         stage=m.text("stage", 32),
@@ -510,5 +539,6 @@ _READERS: dict[str, Callable[[Fields], Message]] = {
     "scored": _scored,
     "policy": _policy,
     "carried": _carried,
+    "ring": _ring,
     "dead": _dead,
 }

@@ -45,7 +45,7 @@ def rights(run: str) -> dict[str, str]:
             on("+hset", "procs", "open", "eval:open"),
         )
     )
-    marks = on("+zadd +zrem +zremrangebyscore +zscore +zcard +zrange", "reading", "relays")
+    marks = on("+zadd +zrem +zremrangebyscore +zscore +zcard +zrange", "reading", "relays", "ring:wishes")
     weights = f"{on('+set', 'weights:wanted')} {on('+setnx', 'relays:secret')} {marks}"
     return {
         "admin": "~* &* +@all",

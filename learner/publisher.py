@@ -1,6 +1,7 @@
 """Publishes the policy: training waits while its weights are copied out, and goes on while they are carried.
 
-A thread makes the copy durable and announces it; `Uploader` puts it into a broker where an actor asks for that.
+A thread makes the copy durable and announces it; where actors ask for that, `Uploader` puts it into a broker and
+`RingSender` sends it to all of them at once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from common.weights.store import WeightStore
 from learner.batch import Sequence
 from learner.copy_out import CopyOut
 from learner.render import Renderer
+from learner.ring import RingSender
 from learner.room import Room
 from learner.team import Team
 from learner.uploader import Uploader
@@ -59,6 +61,7 @@ class Publisher:
         if settings.weights.url:
             store.fit()
         self._uploader = Uploader(store, define(settings, renderer.folder))
+        self._ring = RingSender(WeightStore(broker.url, broker.run, "learner"))
 
     def publish(self, incarnation: int, step: int) -> None:
         """Copies the weights out, for the actors. A stop while the disk is full publishes nothing."""
@@ -95,14 +98,17 @@ class Publisher:
         if self._announcing:
             self._announcing.result()
         self._uploader.check()
+        self._ring.check()
 
     def keep_up(self) -> None:
         """Announces the last version again if the broker does not know it any more, or knows another."""
         self._uploader.check()
+        self._ring.check()
         if self.settled and self._announced and not _same(self._announced, self._broker.policy()):
             self._broker.announce(self._announced)
 
     def close(self, *, over: bool) -> None:
+        self._ring.close()
         self._uploader.close(over=over)
         self._thread.shutdown()
 
@@ -111,6 +117,7 @@ class Publisher:
         self._announced = policy
         self._broker.announce(policy)
         self._uploader.offer(policy)
+        self._ring.offer(policy)
 
 
 def _same(ours: PublishedPolicy, found: PublishedPolicy | None) -> bool:

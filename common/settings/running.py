@@ -116,9 +116,10 @@ class ActorSettings(Section):
     own_cores: bool = False
     """`hero up` gives each actor a core for every thread and the rest to all others: an eighth faster where
     actors compute on the CPU. Not for two runs on one machine, which would take the same cores."""
-    weights_from: Literal["auto", "folder", "broker"] = "auto"
+    weights_from: Literal["auto", "folder", "broker", "ring"] = "auto"
     """Where new weights come from. `folder`: the learner's, seen from here at the same path. `broker`: fetched out of
-    weights.url. `auto`: from the folder, and from the broker where that cannot be read."""
+    weights.url. `ring`: broadcast by the learner to all such actors at once, by NCCL between GPUs, else by gloo.
+    `auto`: from the folder, and from the broker where that cannot be read."""
     on_new_weights: Literal["keep", "finish", "abort"] = "keep"
     """What becomes of completions that are being sampled. `keep`: they go on with the new weights, their KV cache made
     anew. `finish`: they end first and nothing new is begun, so each has one policy. `abort`: they begin again."""

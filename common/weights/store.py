@@ -5,6 +5,7 @@
     {run}:weights:parts          set of such keys         {run}:reading     who reads which whole version
     {run}:weights:wanted         there while it is needed {run}:model       hash file -> content: defines the model
     {run}:relays                 hosts that give away     {run}:relays:secret
+    {run}:ring                   who gets them together   {run}:ring:wishes who wants to
 
 It may be another broker than that of the streams: weights need no persistence, and streams come first in its memory.
 """
@@ -15,11 +16,11 @@ import math
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from common.connection import BrokerFull, Connection
 from common.errors import SchemaError
-from common.schema import Carried, Part, pack, unpack
+from common.schema import MAX_MEMBERS, Carried, Part, Ring, pack, unpack
 from common.untrusted import count, version
 from common.weights.relay import SECRET_BYTES
 
@@ -31,12 +32,26 @@ READING_MS = 15_000
 """One that reads a version says so at every chunk."""
 MOST_READERS = 4
 """Hosts that read whole versions at the same time: however many come at once, streams have a part of the line."""
-RELAY_MS = 15_000
+RELAY_MS = WISH_MS = 15_000
 MOST_RELAYS = 1000
 KEPT_MS = 24 * 3600 * 1000
 """What no learner announces again for so long is gone."""
 
-_OTHERS = ("carried", "carried:at", "weights:wanted", "weights:parts", "reading", "model", "relays", "relays:secret")
+_OTHERS = (
+    "carried",
+    "carried:at",
+    "weights:wanted",
+    "weights:parts",
+    "reading",
+    "model",
+    "relays",
+    "relays:secret",
+    "ring",
+    "ring:at",
+    "ring:wishes",
+)
+
+M = TypeVar("M", Carried, Ring)
 
 
 class WeightStore(Connection):
@@ -113,6 +128,16 @@ class WeightStore(Connection):
         servers = [info for info in self._servers() if info.get("maxmemory")]
         return min((HIGH_WATER * i["maxmemory"] - i["used_memory"] for i in servers), default=math.inf)
 
+    def announce_ring(self, ring: Ring, incarnation: int) -> None:
+        """Asks its members to come. Fenced when a newer learner has asked."""
+        args = [incarnation, ring.generation, pack(ring)]
+        self._script("announce", ["ring", "ring:fence", "ring:at"], args)
+
+    def wishes(self) -> list[tuple[str, str]]:
+        """(device, consumer) of every actor that wants weights by a ring."""
+        marks = self._script("marked", ["ring:wishes"], [WISH_MS])
+        return sorted((device, name) for device, _, name in (mark.decode().partition(" ") for mark in marks))
+
     # The actors'
 
     def want(self, what: Literal["newest", "anew"] = "newest") -> None:
@@ -131,18 +156,15 @@ class WeightStore(Connection):
 
     def carried(self) -> Carried | None:
         """The newest version here; None without one, and for what is none."""
-        raw = self._do("get", self.key("carried"))
-        if raw is None:
-            return None
-        try:
-            message = unpack(raw)
-        except SchemaError as error:
-            self._tell_foreign("carried", str(error))
-            return None
-        if not isinstance(message, Carried):
-            self._tell_foreign("carried", f"a {message.KIND}")
-            return None
-        return message
+        return self._message("carried", Carried)
+
+    def ring(self) -> Ring | None:
+        """The ring that there is now; None without one, and for what is none."""
+        return self._message("ring", Ring)
+
+    def wish(self, device: str) -> None:
+        """Says that this actor wants weights by a ring, for WISH_MS; its tensors are on "cpu" or "cuda"."""
+        self._script("mark", ["ring:wishes"], [f"{device} {self.consumer}", WISH_MS, MAX_MEMBERS])
 
     def chunk(self, incarnation: int, part: Part, number: int) -> bytes | None:
         """One chunk; None when it is gone."""
@@ -178,6 +200,20 @@ class WeightStore(Connection):
         if keys:
             self._do("unlink", *keys)
             self._do("srem", self.key("weights:parts"), *keys)
+
+    def _message(self, name: str, kind: type[M]) -> M | None:
+        raw = self._do("get", self.key(name))
+        if raw is None:
+            return None
+        try:
+            message = unpack(raw)
+        except SchemaError as error:
+            self._tell_foreign(name, str(error))
+            return None
+        if not isinstance(message, kind):
+            self._tell_foreign(name, f"a {message.KIND}")
+            return None
+        return message
 
     def _part(self, incarnation: int, part: Part) -> str:
         if part.frozen:

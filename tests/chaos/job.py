@@ -66,7 +66,7 @@ in_flight = 4
 """
 
 
-WeightsFrom = Literal["folder", "broker"]
+WeightsFrom = Literal["folder", "broker", "ring"]
 
 
 def prepare(folder: Path, run: Path, real: bool, weights_from: WeightsFrom = "folder") -> Path:

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
         "--weights-from",
         choices=get_args(job.WeightsFrom),
         default="folder",
-        help="how new weights reach the actors: the learner's folder, or through the broker",
+        help="how new weights reach the actors: the learner's folder, through the broker, or by broadcasts",
     )
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--scorers", type=int, default=2)

@@ -52,7 +52,7 @@ from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
 from common.lanes import GROUPS, LANES, Stage, lane_of, state_of
-from common.schema import WIRE_VERSION, Carried, Completion, Part, Policy, Rollout, Ticket, pack
+from common.schema import WIRE_VERSION, Carried, Completion, Part, Policy, Ring, Rollout, Ticket, pack
 from common.settings import Sections
 from common.sigma import Sigma
 from common.streams import Broker
@@ -561,6 +561,10 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "weights:wanted": store.wanted,
         "weights:parts": lambda: store.put(1, Part(0, None, 1, 1), 0, b"x"),
         "reading": store.read_now,
+        "ring": store.ring,
+        "ring:fence": lambda: store.announce_ring(Ring(1, "x:1", "cpu", []), incarnation),
+        "ring:at": lambda: store.announce_ring(Ring(1, "x:1", "cpu", []), incarnation),
+        "ring:wishes": store.wishes,
         "relays": store.relays,
         "relays:secret": store.secret,
         "model": store.definition,

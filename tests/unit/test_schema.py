@@ -26,6 +26,7 @@ from common.schema import (
     Message,
     Part,
     Policy,
+    Ring,
     Rollout,
     Scored,
     Ticket,
@@ -136,6 +137,9 @@ def policies(draw: st.DrawFn) -> Policy:
 
 parts = st.builds(Part, step=counts, base=st.none() | counts, chunks=counts, bytes=counts)
 carried = st.builds(Carried, policy=policies(), parts=st.lists(parts, max_size=4))
+rings = st.builds(
+    Ring, generation=counts, address=texts, device=st.sampled_from(["cpu", "cuda"]), members=st.lists(texts, max_size=4)
+)
 letters = st.builds(
     DeadLetter,
     stage=texts,
@@ -146,7 +150,7 @@ letters = st.builds(
     origin=texts,
     body=st.binary(max_size=50),
 )
-messages: st.SearchStrategy[Message] = st.one_of(tickets(), rollouts(), scored(), policies(), carried, letters)
+messages: st.SearchStrategy[Message] = st.one_of(tickets(), rollouts(), scored(), policies(), carried, rings, letters)
 
 
 def plain(value: Any) -> Any:
@@ -173,9 +177,10 @@ SAMPLES: list[Message] = [
     make.scored(make.rollout(make.ticket())),
     make.policy(1, 2, check_ids=[np.arange(3, dtype=np.int32)], check_logprobs=[np.zeros(2, np.float32)]),
     Carried(make.policy(1, 2), [Part(1, None, 3, 9000), Part(2, 1, 1, 70)]),
+    Ring(3, "10.0.0.1:41877", "cuda", ["actor-1"]),
     DeadLetter("rollouts", 3, 1, "why", "trace", "scorer-1", b"\x00body"),
 ]
-POLICY, CARRIED, LETTER = SAMPLES[-3:]
+POLICY, CARRIED, RING, LETTER = SAMPLES[-4:]
 by_kind = pytest.mark.parametrize("message", SAMPLES, ids=lambda m: m.KIND)
 
 
@@ -368,6 +373,8 @@ SCORED = make.scored(ROLLOUT)
         (POLICY, lambda b: b["manifest"].update(checksums=b""), "no checksums"),
         (CARRIED, lambda b: b["parts"][0].update(chunks=-1), "outside"),
         (CARRIED, lambda b: b.update(parts=[3]), "not a map"),
+        (RING, lambda b: b.update(device="tpu"), "neither cpu nor cuda"),
+        (RING, lambda b: b.update(members=[3]), "no name"),
         (POLICY, lambda b: b.update(check_logprobs=[tensor([0] * 3, "<f4")]), "do not fit"),
         (LETTER, lambda b: b.update(body="text"), "body is str"),
     ],
