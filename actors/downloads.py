@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import structlog
 
 from actors.relaying import Relaying
+from common.background import Background
 from common.errors import WeightsError
 from common.lifecycle import Every
 from common.schema import Policy
@@ -30,42 +30,35 @@ class Downloads:
         self._relaying = Relaying(store, root) if relay else None
         self._newest: Policy | None = None
         self._failures = 0
-        self._failed: Exception | None = None
-        self._closed = threading.Event()
         self._ask = Every(WANTED_MS / 3000)
-        self._thread = threading.Thread(target=self._run, name="downloading", daemon=True)
-        self._thread.start()
+        self._background = Background("downloading", self._run)
+        self._background.start()
 
     @property
     def newest(self) -> Policy | None:
         """Its folders are here. Raises what has ended the thread: WeightsError after FAILURES."""
-        if self._failed:
-            raise self._failed
+        self._background.check()
         return self._newest
 
     def close(self) -> None:
         """Ends the thread after the chunk at hand."""
-        self._closed.set()
         self._store.stop.set()  # else it would wait for a broker that is away
-        self._thread.join()
+        self._background.close()
         if self._relaying:
             self._relaying.close()
 
     def _run(self) -> None:
-        try:
-            while self._go_on():
-                here = self._newest and (self._newest.incarnation, self._newest.step)
-                if self._store.at() in (None, here) or not self._follow():
-                    self._closed.wait(LOOK_EVERY_S)
-        except Exception as error:  # the actor raises it
-            self._failed = error
+        while self._go_on():
+            here = self._newest and (self._newest.incarnation, self._newest.step)
+            if self._store.at() in (None, here) or not self._follow():
+                self._background.closed.wait(LOOK_EVERY_S)
 
     def _go_on(self) -> bool:
         if self._ask.due():
             self._store.want()
         if self._newest and self._relaying:
             self._relaying.look()
-        return not self._closed.is_set()
+        return not self._background.closed.is_set()
 
     def _follow(self) -> bool:
         """Fetches the newest version; False when that is to be tried again later."""

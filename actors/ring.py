@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +13,7 @@ import structlog
 import torch
 from torch.distributed import TCPStore
 
+from common.background import Background
 from common.errors import SchemaError, WeightsError
 from common.lifecycle import Every
 from common.schema import Policy, Ring, unpack
@@ -38,40 +38,33 @@ class RingReceiver:
         self._store, self._root = store, root
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._newest: Policy | None = None
-        self._failed: Exception | None = None
-        self._closed = threading.Event()
         self._wish = Every(WISH_MS / 5000)
-        self._thread = threading.Thread(target=self._run, name="receiving", daemon=True)
-        self._thread.start()
+        self._background = Background("receiving", self._run)
+        self._background.start()
 
     @property
     def newest(self) -> Policy | None:
         """Its folders are here. Raises what has ended the thread."""
-        if self._failed:
-            raise self._failed
+        self._background.check()
         return self._newest
 
     def close(self) -> None:
-        self._closed.set()
         self._store.stop.set()
-        self._thread.join()
+        self._background.close()
 
     def _run(self) -> None:
         left: Ring | None = None
-        try:
-            while self._go_on():
-                ring = self._store.ring()
-                if ring and ring != left and self._store.consumer in ring.members:
-                    self._take_part(ring)
-                    left = ring
-                self._closed.wait(LOOK_EVERY_S)
-        except Exception as error:  # the actor raises it
-            self._failed = error
+        while self._go_on():
+            ring = self._store.ring()
+            if ring and ring != left and self._store.consumer in ring.members:
+                self._take_part(ring)
+                left = ring
+            self._background.closed.wait(LOOK_EVERY_S)
 
     def _go_on(self) -> bool:
         if self._wish.due():
             self._store.wish(self._device)
-        return not self._closed.is_set()
+        return not self._background.closed.is_set()
 
     def _take_part(self, ring: Ring) -> None:
         """Until the ring breaks, or another is asked for."""
@@ -87,7 +80,7 @@ class RingReceiver:
                 if meeting.check(["broken"]):
                     raise RuntimeError("the learner has given it up")
                 if not meeting.check([f"version-{count}"]):
-                    self._closed.wait(LOOK_EVERY_S)
+                    self._background.closed.wait(LOOK_EVERY_S)
                     continue
                 policy = unpack(bytes.fromhex(meeting.get(f"version-{count}").decode()))
                 if not isinstance(policy, Policy):

@@ -6,7 +6,6 @@ does not come, or stops in the middle of a version, costs the others that once: 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,6 +17,7 @@ import torch
 from torch.distributed import TCPStore
 
 from common.address import local_host
+from common.background import Background
 from common.connection import BrokerFull
 from common.errors import WeightsError
 from common.schema import Policy, Ring, pack
@@ -53,10 +53,8 @@ class RingSender:
         self._count = 0
         """Versions that went through this group."""
         self._away: dict[str, float] = {}
-        self._failed: Exception | None = None
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sending", daemon=True)
-        self._thread.start()
+        self._background = Background("sending", self._run)
+        self._background.start()
 
     def offer(self, policy: Policy) -> None:
         """Its file is in the folder that it names."""
@@ -64,21 +62,17 @@ class RingSender:
 
     def check(self) -> None:
         """Raises what has ended the thread."""
-        if self._failed:
-            raise self._failed
+        self._background.check()
 
     def close(self) -> None:
-        self._closed.set()
         self._store.stop.set()
-        self._thread.join()
+        self._background.close()
 
     def _run(self) -> None:
         try:
-            while not self._closed.wait(LOOK_EVERY_S):
+            while not self._background.closed.wait(LOOK_EVERY_S):
                 if self._newest:
                     self._turn(self._newest)
-        except Exception as error:  # the learner raises it
-            self._failed = error
         finally:
             self._end_group()
 
@@ -147,7 +141,7 @@ class RingSender:
         silent = self._ring.members
         while silent and time.monotonic() < ends:
             silent = [member for member in silent if not self._meeting.check([f"{said}-{member}"])]
-            self._closed.wait(0.1)
+            self._background.closed.wait(0.1)
         silent = [member for member in silent if not self._meeting.check([f"{said}-{member}"])]
         self._away |= {member: time.monotonic() + AWAY_S for member in silent}
 

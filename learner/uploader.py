@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from common.background import Background
 from common.connection import BrokerFull
 from common.errors import BrokerUnavailable, WeightsError
 from common.schema import Carried, Part, Policy
@@ -48,11 +49,10 @@ class Uploader:
         self.figures: dict[str, float] = {}
         """Of the version that was carried last: carried_step, carried_mb, carried_seconds."""
         self._told = ""
-        self._failed: Exception | None = None
-        self._changed, self._closed = threading.Event(), threading.Event()
+        self._changed = threading.Event()
         self._pool = ThreadPoolExecutor(CONNECTIONS, "carrying")
-        self._thread = threading.Thread(target=self._run, name="uploading", daemon=True)
-        self._thread.start()
+        self._background = Background("uploading", self._run)
+        self._background.start()
 
     def offer(self, policy: Policy) -> None:
         """Its file is in the folder that it names."""
@@ -61,15 +61,14 @@ class Uploader:
 
     def check(self) -> None:
         """Raises what has ended the thread."""
-        if self._failed:
-            raise self._failed
+        self._background.check()
 
     def close(self, *, over: bool) -> None:
         """Ends the thread after the chunk at hand. What is in the broker stays there until the run is over."""
-        self._closed.set()
         self._store.stop.set()  # else it would wait for a broker that is away
+        self._background.closed.set()
         self._changed.set()
-        self._thread.join()
+        self._background.close()
         self._pool.shutdown()
         self._base.close()
         if over:
@@ -77,14 +76,11 @@ class Uploader:
                 self._store.clear()
 
     def _run(self) -> None:
-        try:
-            while not self._closed.is_set():
-                self._changed.wait(LOOK_EVERY_S)
-                self._changed.clear()
-                if self._newest and (wanted := self._store.wanted()):
-                    self._carry(self._newest, anew=wanted == "anew")
-        except Exception as error:  # the learner raises it
-            self._failed = error
+        while not self._background.closed.is_set():
+            self._changed.wait(LOOK_EVERY_S)
+            self._changed.clear()
+            if self._newest and (wanted := self._store.wanted()):
+                self._carry(self._newest, anew=wanted == "anew")
 
     def _carry(self, policy: Policy, *, anew: bool) -> None:
         version = (policy.incarnation, policy.step)
@@ -167,7 +163,7 @@ class Uploader:
                 under_way.append(self._pool.submit(self._store.put, incarnation, part, number - 1, chunk))
                 if len(under_way) > CONNECTIONS:
                     under_way.popleft().result()
-                if self._closed.is_set():
+                if self._background.closed.is_set():
                     raise WeightsError("the learner ends")
             while under_way:
                 under_way.popleft().result()

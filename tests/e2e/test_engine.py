@@ -424,7 +424,7 @@ def test_an_engine_that_failed_in_the_middle_of_a_load_samples_no_more(
     engine = Engine(options(tiny_model), version=0)
     engine.add("a", PROMPT, n=1, temperature=1.0, max_tokens=5)
 
-    def fail(files: list[str]) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(engine._vllm, "load", fail)

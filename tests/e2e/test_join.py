@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.address import client_of
+from common.server import LocalServer
 from tests.e2e.running import ENVIRONMENT, Hero, prepare
 
 
@@ -32,27 +34,27 @@ def join(folder: Path, url: str, *flags: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.timeout(300)
 def test_an_actor_joins_with_nothing_but_the_brokers_address(tmp_path: Path) -> None:
-    # Given a run without any actor: a legal state
-    hero = Hero(prepare(tmp_path), "--actor.count", "0", "--run.steps", "6", "--learner.checkpoint_every_steps", "2")
-    actors: list[subprocess.Popen[bytes]] = []
-    try:
-        address = tmp_path / "run" / "broker.url"
-        hero.until(address.is_file, 60, "broker")
-        hero.until(lambda: (tmp_path / "run" / "logs" / "learner.log").is_file(), 60, "learner")
-        # When one comes from a host that has neither model nor settings, leaves in the middle, and another comes
-        actors.append(join(tmp_path / "first", address.read_text().strip()))
-        hero.until(lambda: len(hero.steps()) >= 2, 120, "second step")
-        actors[0].send_signal(signal.SIGTERM)
-        assert actors[0].wait(60) == 0
-        actors.append(join(tmp_path / "second", address.read_text().strip()))
-        # Then the run ends, every policy was checked against the learner's, and the actor leaves with it
-        assert hero.wait(120) == 0, hero.told()
-        assert actors[1].wait(60) == 0
-    finally:
-        hero.end()
-        for actor in actors:
-            actor.kill()
-            actor.wait()
+    # Given a run without any actor, which is a legal state, on a broker that outlives it
+    with LocalServer(tmp_path / "b", 256) as server:
+        flags = ["--actor.count", "0", "--run.steps", "6", "--broker.url", server.url]
+        hero = Hero(prepare(tmp_path), *flags)
+        actors: list[subprocess.Popen[bytes]] = []
+        try:
+            # When one comes from a host that has neither model nor settings, leaves in the middle, and another comes
+            actors.append(join(tmp_path / "first", server.url))
+            hero.until(lambda: len(hero.steps()) >= 2, 180, "second step")
+            actors[0].send_signal(signal.SIGTERM)
+            assert actors[0].wait(60) == 0
+            actors.append(join(tmp_path / "second", server.url))
+            # Then the run ends, every policy was checked against the learner's, and the actor leaves with it
+            assert hero.wait(120) == 0, hero.told()
+            assert actors[1].wait(60) == 0
+            assert client_of(server.url).keys("*weights*") == [], "no weights stay when the run is over"
+        finally:
+            hero.end()
+            for actor in actors:
+                actor.kill()
+                actor.wait()
     said = [
         json.loads(line)["event"] for line in (tmp_path / "first" / "log").read_text().splitlines() if line[0] == "{"
     ]

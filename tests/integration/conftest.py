@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from common.streams import Broker
+from common.weights.store import WeightStore
 from tests import tiny_models
+from tests.integration.carrying import Learner
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,12 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "PIECE_BYTES", 4096)
     monkeypatch.setattr(uploader, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(downloads, "LOOK_EVERY_S", 0.01)
+
+
+@pytest.fixture
+def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
+    """One without a model, of whom some actor wants weights."""
+    made = Learner(tmp_path / "learner", WeightStore(broker.url, broker.run, "learner"))
+    made.store.want()
+    yield made
+    made.uploader.close(over=False)

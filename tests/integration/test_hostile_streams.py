@@ -52,7 +52,7 @@ from common.connection import KINDS
 from common.deliveries import Delivery
 from common.errors import BrokerUnfit
 from common.lanes import GROUPS, LANES, Stage, lane_of, state_of
-from common.schema import WIRE_VERSION, Carried, Completion, Part, Policy, Ring, Rollout, Ticket, pack
+from common.schema import WIRE_VERSION, Carried, Completion, Part, Ring, Rollout, Ticket, pack
 from common.settings import Sections
 from common.sigma import Sigma
 from common.streams import Broker
@@ -115,7 +115,7 @@ FOREIGN: list[tuple[dict[str, Any], str]] = [
     ({"m": b""}, "it has no head"),
     ({"m": b"\xc1 no msgpack"}, "it has no head"),
     ({"m": msgpack.packb({"v": 1, "k": "ticket", "b": {}}), "id": "x"}, "it has no head"),
-    ({"m": pack(Policy(1, 1, "c", "/f"))}, "a policy in the stream"),
+    ({"m": pack(policy(1, 1))}, "a policy in the stream"),
     ({"m": damaged(pack(ticket())), "id": "x", "attempt": "1"}, "damaged on its way"),
     ({"m": damaged(pack(ticket())), "id": "-1", "attempt": "1"}, "damaged on its way"),
     ({"m": damaged(pack(ticket())), "id": str(10**18), "attempt": "1"}, "damaged on its way"),
@@ -628,7 +628,7 @@ def test_a_garbled_fence_is_learned_again(broker: Broker, value: str | bytes) ->
     assert incarnation == 5 and broker.issue(ticket(broker.run, 0, incarnation=incarnation))
     for use in (
         lambda: broker.issue(ticket(broker.run, 1, incarnation=incarnation)),
-        lambda: broker.announce(Policy(incarnation, 0, "c", "/f")),
+        lambda: broker.announce(policy(incarnation, 0)),
         lambda: broker.close(incarnation, [(0, 1, "")]),
     ):
         broker._redis.set(broker.key("fence"), "abc")

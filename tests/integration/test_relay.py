@@ -41,14 +41,6 @@ def relay_of() -> Iterator[Callable[[Path], Relay]]:
         one.close()
 
 
-@pytest.fixture
-def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
-    made = Learner(tmp_path / "learner", WeightStore(broker.url, broker.run, "learner"))
-    made.store.want()
-    yield made
-    made.uploader.close(over=False)
-
-
 def wanted(root: Path, step: int = 9, *, frozen: bool = False) -> Wanted:
     files = [path / folder.FILE for path in root.iterdir()]
     return Wanted(1, step, frozen, files[0].stat().st_size if files else SIZE)
@@ -174,7 +166,7 @@ def test_the_actors_of_a_host_relay_as_one(
         until(lambda: len({*store.relays()} - {*first}) == 1, "another relay")
     finally:
         for one in actors:
-            one._closed.set()
+            one._background.closed.set()
         for one in actors:
             one.close()
 

@@ -13,7 +13,7 @@ from common import deliveries
 from common.connection import BrokerFull
 from common.deliveries import Delivery
 from common.errors import Fenced
-from common.schema import Policy, Ticket, pack, unpack
+from common.schema import Ticket, pack, unpack
 from common.server import LocalServer
 from common.sigma import Sigma, next_sigma
 from common.streams import Broker
@@ -218,7 +218,7 @@ def test_an_old_learner_is_fenced_off(broker: Broker) -> None:
     with pytest.raises(Fenced):
         broker.issue(ticket(broker.run, 0, incarnation=old))
     with pytest.raises(Fenced):
-        broker.announce(Policy(old, 1, "x", "/nowhere"))
+        broker.announce(policy(old, 1))
     with pytest.raises(Fenced):
         broker.close(old, [(0, 1, "")])
 

@@ -71,13 +71,6 @@ def killed(role: str, phase: str, broker: Broker, root: Path) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.fixture
-def learner(broker: Broker, tmp_path: Path) -> Learner:
-    made = Learner(tmp_path / "learner", WeightStore(broker.url, broker.run, "learner"))
-    made.store.want()
-    return made
-
-
 def unfinished(root: Path) -> list[str]:
     return [path.name for path in root.iterdir() if path.name.endswith(".tmp")]
 

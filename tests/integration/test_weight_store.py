@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,14 +50,6 @@ class Unreliable(WeightStore):
                 return found + found  # twice
         at = int(self.random.integers(len(found)))
         return found[:at] + bytes([found[at] ^ 1]) + found[at + 1 :]
-
-
-@pytest.fixture
-def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
-    made = Learner(tmp_path / "learner", WeightStore(broker.url, broker.run, "learner"))
-    made.store.want()
-    yield made
-    made.uploader.close(over=False)
 
 
 @pytest.fixture

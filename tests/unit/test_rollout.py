@@ -11,7 +11,7 @@ import pytest
 from actors.engine import Sampled
 from actors.rollout import STEPS_PER_INCARNATION, Groups, completion_of, version_key
 from common.deliveries import Delivery
-from common.schema import Policy, pack, unpack
+from common.schema import pack, unpack
 from tests import make
 
 
@@ -80,7 +80,7 @@ def test_what_was_given_up_never_leaves() -> None:
 @pytest.mark.parametrize("incarnation", [0, 1, 70_000])
 @pytest.mark.parametrize("step", [0, 1, STEPS_PER_INCARNATION - 1])
 def test_versions_keep_incarnation_and_step(incarnation: int, step: int) -> None:
-    policy = Policy(incarnation, step, "c", "/w")
+    policy = make.policy(incarnation, step)
     later = dataclasses.replace(policy, incarnation=incarnation + 1, step=0)
     assert version_key(later) > version_key(policy), "a newer branch is a newer version"
 
