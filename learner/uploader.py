@@ -26,7 +26,7 @@ from common.weights.manifest import Bytes, Layout
 from common.weights.store import WeightStore, all_parts
 
 LOOK_EVERY_S = 1.0
-CONNECTIONS = 2
+CONNECTIONS = 8
 """Chunks on their way at once: so that the next one follows at once where an answer takes long."""
 KEEP = 16
 """Changes that stay behind the newest whole version, for actors that come late."""

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import WeightsError
+from common.lifecycle import Every
 from common.schema import Carried, Part, Policy
 from common.weights import chunks, folder, plan
 from common.weights.manifest import Bytes, Layout, Manifest
 from common.weights.relay import Wanted, take
-from common.weights.store import WeightStore
+from common.weights.store import READING_MS, WeightStore
 
-CONNECTIONS = 3
+CONNECTIONS = 8
 """Chunks on their way at once: so that the next one follows at once where an answer takes long."""
 KEEP = 2
 """Versions on the host: what is loaded, and what the next one is made from."""
@@ -117,10 +118,11 @@ class _Fetching:
             draft.discard()
 
     def _apply(self, part: Part, layout: Layout, tensors: Sequence[Bytes]) -> None:
+        say_so = Every(READING_MS / 3000)
         for number, chunk in _ahead(lambda number: self.store.chunk(self.incarnation, part, number), part.chunks):
             if chunk is None or not self.go_on():
                 raise Gone
-            if part.base is None:
+            if part.base is None and say_so.due():
                 self.store.reads(part.step)
             chunks.apply(chunk, number, layout, tensors)
 

@@ -29,7 +29,7 @@ HIGH_WATER = 0.8
 WANTED_MS = 60_000
 """An actor that says nothing for so long wants no more weights from here."""
 READING_MS = 15_000
-"""One that reads a version says so at every chunk."""
+"""One that reads a version says so again and again."""
 MOST_READERS = 4
 """Hosts that read whole versions at the same time: however many come at once, streams have a part of the line."""
 RELAY_MS = WISH_MS = 15_000
@@ -73,9 +73,11 @@ class WeightStore(Connection):
     def put(self, incarnation: int, part: Part, number: int, chunk: bytes) -> None:
         """One chunk. Raises BrokerFull when there is no room for it."""
         key = self._part(incarnation, part)
+        if number == 0:  # first of all it is on the list of what has to go
+            parts = self.key("weights:parts")
+            self._wait_for(f"sadd {parts}", lambda: self._redis.sadd(parts, key), (BrokerFull,))
         self._wait_for(f"hset {key}", lambda: self._redis.hset(key, str(number), chunk), (BrokerFull,))
         if number == 0:
-            self._do("sadd", self.key("weights:parts"), key)
             self._do("pexpire", key, KEPT_MS)
 
     def announce(self, carried: Carried) -> None:

@@ -128,7 +128,7 @@ def test_sixty_hosts_that_join_at_once_read_few_whole_versions(
             paths = list(pool.map(join, roots))
         assert all(same(path, made) for path in paths)
         assert len(whole_reads) <= 2 * MOST_READERS, "the others had it from these, and from one another"
-        assert max(one.served for one in relays) <= 20, "and not all from the same"
+        assert sum(one.served > 0 for one in relays) >= MOST_READERS, "and not all from the same"
     finally:
         for one in relays:
             one.close()

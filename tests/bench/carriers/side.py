@@ -1,7 +1,7 @@
 """`python -m tests.bench.carriers.side ...`: one side of a transfer, as a process; a JSON line with its figures.
 
 listen ADDRESS              the other end of bare copies
-bare ADDRESS BYTES          so many bytes over a bare socket, until the other end has them all
+bare ADDRESS FILE BYTES     so many bytes of a file over a bare socket, until the other end has them all in memory
 put URL ROOT SIZE           two versions into a broker: one whole, one by what a step changed
 get URL ROOT FROM           both out of it; FROM is the ROOT of `put`
 """
@@ -13,6 +13,8 @@ import socket
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 from common.schema import Carried, Policy, pack, unpack
 from common.weights.fetch import fetch
@@ -29,7 +31,7 @@ def main(command: str, *given: str) -> dict[str, float]:
         case "listen":
             return listen(given[0])
         case "bare":
-            return bare(given[0], int(given[1]))
+            return bare(given[0], Path(given[1]), int(given[2]))
         case "put":
             return put(given[0], Path(given[1]), given[2])
         case "get":
@@ -44,13 +46,14 @@ def listen(address: str) -> dict[str, float]:
         print(json.dumps({"listening": 1}), flush=True)
         while True:
             with server.accept()[0] as connection:
-                into = bytearray(BLOCK_BYTES)
-                while connection.recv_into(into):
-                    pass
+                size = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "little")
+                into = memoryview(np.empty(size, np.uint8))
+                while into:
+                    into = into[connection.recv_into(into[:BLOCK_BYTES]) :]
                 connection.sendall(b"!")
 
 
-def bare(address: str, size: int) -> dict[str, float]:
+def bare(address: str, file: Path, size: int) -> dict[str, float]:
     """Seconds."""
     host, _, port = address.rpartition(":")
     if host:
@@ -58,12 +61,12 @@ def bare(address: str, size: int) -> dict[str, float]:
     else:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(address)
-    block = memoryview(bytes(BLOCK_BYTES))
+    whole = np.memmap(file, np.uint8, "r")[:size]
     with connection:
         started = time.perf_counter()
+        connection.sendall(size.to_bytes(8, "little"))
         for sent in range(0, size, BLOCK_BYTES):
-            connection.sendall(block[: size - sent])
-        connection.shutdown(socket.SHUT_WR)
+            connection.sendall(whole[sent : sent + BLOCK_BYTES].data)
         assert connection.recv(1) == b"!"
         return {"bare_s": time.perf_counter() - started}
 
