@@ -24,7 +24,8 @@ from redis.exceptions import ClusterDownError, ReadOnlyError, RedisClusterExcept
 from redis.retry import Retry
 
 from common.address import client_of, infos, is_cluster, shown
-from common.errors import BrokerUnavailable, BrokerUnfit, Fenced
+from common.errors import BrokerUnavailable, BrokerUnfit, Fenced, SchemaError
+from common.schema import Message, unpack
 
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 CHECK_PAUSE_S = 0.3  # between the tries at start: a connection that was cut, a server that is restarted
@@ -74,6 +75,7 @@ _RUN = re.compile(rb"\{([A-Za-z0-9_.-]{1,96})\}:fence")
 LAST_ENTRY = b"18446744073709551615-18446744073709551615"
 
 R = TypeVar("R")
+M = TypeVar("M", bound=Message)
 log = structlog.get_logger("connection")
 
 
@@ -235,6 +237,21 @@ class Connection(ABC):
             + "; ".join(f"{key} {what}" for key, what in spoiled.items())
             + f"; stop that and DEL {' '.join(spoiled)}: the learner issues again what is lost with it"
         )
+
+    def _message(self, name: str, kind: type[M]) -> M | None:
+        """What a key holds, of that kind; None where there is nothing, and for what is none, which is told once."""
+        raw = self._do("get", self.key(name))
+        if raw is None:
+            return None
+        try:
+            message = unpack(raw)
+        except SchemaError as error:
+            self._tell_foreign(name, str(error))
+            return None
+        if not isinstance(message, kind):
+            self._tell_foreign(name, f"a {message.KIND}")
+            return None
+        return message
 
     def _tell_foreign(self, key: str, why: str) -> None:
         """Says once that a key holds what is none of ours, as long as it is the same."""

@@ -19,8 +19,8 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from common.connection import Connection
-from common.errors import Fenced, SchemaError
-from common.schema import Policy, pack, unpack
+from common.errors import Fenced
+from common.schema import Policy, pack
 from common.sigma import Sigma
 from common.untrusted import count, version
 
@@ -73,18 +73,7 @@ class SharedState(Connection):
 
     def policy(self) -> Policy | None:
         """The newest published policy; None before the first, and for what is none: the learner announces again."""
-        raw = self._do("get", self.key("policy"))
-        if raw is None:
-            return None
-        try:
-            message = unpack(raw)
-        except SchemaError as error:
-            self._tell_foreign("policy", str(error))
-            return None
-        if not isinstance(message, Policy):
-            self._tell_foreign("policy", f"a {message.KIND}")
-            return None
-        return message
+        return self._message("policy", Policy)
 
     def sigma(self) -> Sigma | None:
         """The shared running mean and deviation of sigma_u; None before the first group, and for what is none: they

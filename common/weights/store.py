@@ -16,11 +16,10 @@ import math
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 from common.connection import BrokerFull, Connection
-from common.errors import SchemaError
-from common.schema import MAX_MEMBERS, Carried, Part, Ring, pack, unpack
+from common.schema import MAX_MEMBERS, Carried, Part, Ring, pack
 from common.untrusted import count, version
 from common.weights.relay import SECRET_BYTES
 
@@ -50,8 +49,6 @@ _OTHERS = (
     "ring:at",
     "ring:wishes",
 )
-
-M = TypeVar("M", Carried, Ring)
 
 
 class WeightStore(Connection):
@@ -100,17 +97,7 @@ class WeightStore(Connection):
     def clear(self) -> None:
         """Frees everything: the run is over."""
         self._drop([key.decode() for key in self._do("smembers", self.key("weights:parts"))])
-        names = (
-            "carried",
-            "carried:at",
-            "weights:wanted",
-            "weights:parts",
-            "reading",
-            "model",
-            "relays",
-            "relays:secret",
-        )
-        self._do("unlink", *map(self.key, names))
+        self._do("unlink", *map(self.key, _OTHERS))
 
     def wanted(self) -> str:
         """What some actor needs from here: "" nothing, "newest" weights, or "anew": what is here is damaged."""
@@ -202,20 +189,6 @@ class WeightStore(Connection):
         if keys:
             self._do("unlink", *keys)
             self._do("srem", self.key("weights:parts"), *keys)
-
-    def _message(self, name: str, kind: type[M]) -> M | None:
-        raw = self._do("get", self.key(name))
-        if raw is None:
-            return None
-        try:
-            message = unpack(raw)
-        except SchemaError as error:
-            self._tell_foreign(name, str(error))
-            return None
-        if not isinstance(message, kind):
-            self._tell_foreign(name, f"a {message.KIND}")
-            return None
-        return message
 
     def _part(self, incarnation: int, part: Part) -> str:
         if part.frozen:
