@@ -1,7 +1,8 @@
 """Keeps the engine on the newest policy: when to load it, what becomes of what is being sampled, whether it is right.
 
 Completions that are being sampled go on with the new weights by default, their KV cache computed again: exact, and no
-token is lost. `finish` lets them end first, `abort` begins them again.
+token is lost. `finish` lets them end first. `abort` begins them again, each once: what takes longer than the learner's
+steps would never end.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Follower:
         self._source = PolicySource(settings, broker)
         self._poll = Every(POLL_S)
         self._failures = 0
+        self._begun_again: set[str] = set()
         self.policy: Policy | None = None
         """What the engine samples from."""
         self.holds = False
@@ -78,7 +80,7 @@ class Follower:
         if self._way == "finish" and self._engine.busy:
             self.holds = True
             return
-        begun = self._groups.all() if self._way == "abort" else []
+        begun = self._to_begin_again() if self._way == "abort" else []
         try:
             with ExitStack() as locks:
                 file = _verified(locks, newest.folder, newest.manifest)
@@ -103,6 +105,13 @@ class Follower:
     def close(self, *, over: bool) -> None:
         """`over`: so is the run."""
         self._source.close(over=over)
+
+    def _to_begin_again(self) -> list[Delivery]:
+        """What is being sampled and was not begun again before."""
+        groups = self._groups.all()
+        begun = [delivery for delivery in groups if delivery.name not in self._begun_again]
+        self._begun_again = {delivery.name for delivery in groups}
+        return begun
 
     def _not_loaded(self, policy: Policy, error: WeightsError) -> None:
         """Says so once, and tries again later; raises `error` when what is there was FAILURES times not the policy."""

@@ -98,6 +98,12 @@ BENCHES = {
         "sigma", 1, True, "mean relative change of w by the order of groups and stale reads (SIGMA_RUN); <= 0.1"
     ),
     "actor": Bench("actor", 2, True, "sampled tokens/s through the actor / same engine bare; >= 0.9"),
+    "new_weights": Bench(
+        "new_weights",
+        3,
+        False,
+        "tokens/s with new weights every half second / with none; >= 0.8 keep, 0.5 finish, 0.3 abort",
+    ),
     "pipeline": Bench(
         "pipeline",
         7,

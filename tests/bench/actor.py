@@ -86,7 +86,7 @@ def _both_sides(folder: Path) -> Iterator[dict[str, Callable[[int, int], Sampler
     options = EngineOptions(str(model), max_model_len=MAX_MODEL_LEN, max_num_seqs=GROUPS_IN_FLIGHT * COMPLETIONS)
     with LocalServer(folder / "broker", memory_mb=512) as server:
         engine = Engine(options, version=0)
-        through = _ThroughActor(engine, model, server.url)
+        through = ThroughActor(engine, model, server.url)
         try:
             yield {"actor": through.prepare, "bare": lambda seed, groups: lambda: _bare(engine, seed, groups)}
         finally:
@@ -125,60 +125,60 @@ def _bare(engine: Engine, seed: int, groups: int) -> int:
 
 
 class _Counting(Broker):
-    """Asks the actor to stop when it has handed over `left` groups."""
+    """Asks the actor to stop when it has handed over `left` groups; `tokens` counts what was in groups."""
 
-    left = 0
+    left = tokens = 0
 
     def hand_over_together(
         self, results: Sequence[tuple[Delivery, Rollout | Scored]], momentum: float = 0.0
     ) -> list[bool]:
         published = super().hand_over_together(results, momentum)
         self.left -= sum(published)
+        rollouts = (one for (_, one), done in zip(results, published, strict=True) if done)
+        self.tokens += sum(len(c.ids) for one in rollouts if isinstance(one, Rollout) for c in one.completions)
         if not self.left:
             self.stop.set()
         return published
 
 
-class _ThroughActor:
+class ThroughActor:
     """The actor with all that it does in a run, and the learner's side of the streams."""
 
-    def __init__(self, engine: Engine, model: Path, url: str) -> None:
-        self._learner = Broker(url, "bench", "learner")
-        self._learner.check()
-        self._incarnation = self._learner.take_over()
-        self._learner.announce(published_model(model.with_name(f"{model.name}-published"), model, self._incarnation))
-        self._broker = _Counting(url, "bench", "actor", stop=threading.Event())
-        settings = Sections.model_validate(
-            {
-                "actor": {"groups_in_flight": GROUPS_IN_FLIGHT, "max_model_len": MAX_MODEL_LEN},
-                "sampling": {"completions": COMPLETIONS, "temperature": TEMPERATURE, "max_tokens": MAX_TOKENS},
-            }
-        )
+    def __init__(self, engine: Engine, model: Path, url: str, run: str = "bench", **options: object) -> None:
+        """`options` of the [actor] section."""
+        self.learner = Broker(url, run, "learner")
+        self.learner.check()
+        self.incarnation = self.learner.take_over()
+        self.learner.announce(published_model(model.with_name(f"{model.name}-{run}"), model, self.incarnation))
+        self._broker = _Counting(url, run, "actor", stop=threading.Event())
+        actor = {"groups_in_flight": GROUPS_IN_FLIGHT, "max_model_len": MAX_MODEL_LEN, **options}
+        sampling = {"completions": COMPLETIONS, "temperature": TEMPERATURE, "max_tokens": MAX_TOKENS}
+        settings = Sections.model_validate({"actor": actor, "sampling": sampling})
         self.actor = Actor(settings, self._broker, engine, self._broker.stop)
-        self._issued = 0
+        self._run, self._issued = run, 0
 
     def prepare(self, seed: int, groups: int) -> Sampler:
         """Puts the tickets up."""
         for group in range(groups):
             order = ticket(
-                "bench",
+                self._run,
                 self._issued + group,
                 prompt_ids=prompt(seed, group),
                 completions=COMPLETIONS,
                 temperature=TEMPERATURE,
                 max_tokens=MAX_TOKENS,
-                incarnation=self._incarnation,
+                incarnation=self.incarnation,
             )
-            self._learner.issue(order)
+            self.learner.issue(order)
         self._issued += groups
         self._broker.left = groups
         return self._sample
 
     def _sample(self) -> int:
-        before = self.actor._tokens
+        before = self._broker.tokens
         self._broker.stop.clear()
         self.actor.loop()
-        return self.actor._tokens - before
+        return self._broker.tokens - before
 
 
 if __name__ == "__main__":

@@ -103,6 +103,28 @@ def test_what_becomes_of_what_is_being_sampled(broker: Broker, tmp_path: Path, w
     assert actor._follower.policy and actor._follower.policy.step == 1
 
 
+def test_a_group_begins_again_once_so_that_it_ends_however_fast_weights_come(broker: Broker, tmp_path: Path) -> None:
+    # Given two groups that were begun again
+    incarnation = broker.take_over()
+    announce(broker, tmp_path, incarnation, 0)
+    broker.issue_together([ticket(broker.run, id, incarnation=incarnation) for id in range(2)])
+    actor = actor_of(broker, on_new_weights="abort")
+    engine = cast(Counting, actor._engine)
+    try:
+        begin_two(actor)
+        announce(broker, tmp_path, incarnation, 1)
+        turn(actor)
+        assert len(engine.begun) == 4
+        # When new weights come once more
+        announce(broker, tmp_path, incarnation, 2)
+        turn(actor)
+        # Then they are loaded, and the groups go on
+        assert actor._follower.policy and actor._follower.policy.step == 2
+        assert len(engine.begun) == 4 and len(actor._groups) == 2
+    finally:
+        actor.close()
+
+
 def test_a_group_whose_restart_finds_still_newer_weights_is_begun_once(broker: Broker, tmp_path: Path) -> None:
     incarnation = broker.take_over()
     announce(broker, tmp_path, incarnation, 0)

@@ -89,10 +89,14 @@ def tmpfs(size: str) -> Iterator[Row]:
 
 
 def over(name: str, link: Link, size: str, place: Path) -> Iterator[Row]:
-    """The broker: a bare copy of the same bytes over the same line / a version put there, and fetched from there."""
+    """The broker: a bare copy of the same bytes over the same line / a version put there, and fetched from there.
+
+    What the server itself takes of the difference: `plain_put_s` and `plain_get_s`, by a client that does nothing else.
+    """
     total = shapes.layout(size).data_bytes
     with _server(link, place, total), _listening(link):
-        found = _side(link, "put", link.url, str(place / "learner"), size)
+        found = _side(link, "plain", link.url, str(total))
+        found |= _side(link, "put", link.url, str(place / "learner"), size)
         found |= _side(link, "get", link.url, str(place / "actor"), str(place / "learner"))
         file = str(next((place / "learner").glob("v1-0/*")))
         for name_of, size_of in (("bare_s", total), ("bare_delta_s", int(found["delta_mb"] * 1e6))):
@@ -137,10 +141,13 @@ def _side(link: Link, *command: str) -> dict[str, float]:
 def _server(link: Link, place: Path, total: int) -> Iterator[None]:
     memory = ["--maxmemory", str(3 * total + 2**28), "--maxmemory-policy", "noeviction", "--save", ""]
     command = [*link.at_server, find_server()[0], *link.server, *memory, "--dir", str(place)]
-    with (place / "broker.log").open("wb") as out:
+    said = place / "broker.log"
+    with said.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=die_with_parent)
     try:
-        time.sleep(1.0)  # whoever connects waits for it, but not for a socket's file
+        while b"Ready to accept connections" not in said.read_bytes():
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.02)
         yield
     finally:
         process.kill()

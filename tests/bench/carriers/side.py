@@ -2,6 +2,7 @@
 
 listen ADDRESS              the other end of bare copies
 bare ADDRESS FILE BYTES     so many bytes of a file over a bare socket, until the other end has them all in memory
+plain URL BYTES             so many bytes to a server and back in chunks, by a plain client of it
 put URL ROOT SIZE           two versions into a broker: one whole, one by what a step changed
 get URL ROOT FROM           both out of it; FROM is the ROOT of `put`
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.address import client_of
 from common.schema import Carried, Policy, pack, unpack
 from common.weights.fetch import fetch
 from common.weights.store import WeightStore
@@ -32,6 +34,8 @@ def main(command: str, *given: str) -> dict[str, float]:
             return listen(given[0])
         case "bare":
             return bare(given[0], Path(given[1]), int(given[2]))
+        case "plain":
+            return plain(given[0], int(given[1]))
         case "put":
             return put(given[0], Path(given[1]), given[2])
         case "get":
@@ -69,6 +73,19 @@ def bare(address: str, file: Path, size: int) -> dict[str, float]:
             connection.sendall(whole[sent : sent + BLOCK_BYTES].data)
         assert connection.recv(1) == b"!"
         return {"bare_s": time.perf_counter() - started}
+
+
+def plain(url: str, size: int) -> dict[str, float]:
+    """Seconds each way."""
+    client, chunk = client_of(url), np.random.default_rng(0).bytes(BLOCK_BYTES)
+    keys = [f"plain:{number}" for number in range(-(-size // BLOCK_BYTES))]
+    times = [time.perf_counter()]
+    for each in (lambda key: client.set(key, chunk), client.get):
+        for key in keys:
+            each(key)
+        times.append(time.perf_counter())
+    client.unlink(*keys)
+    return {"plain_put_s": times[1] - times[0], "plain_get_s": times[2] - times[1]}
 
 
 def put(url: str, root: Path, size: str) -> dict[str, float]:
