@@ -122,7 +122,8 @@ class ActorSettings(Section):
     `auto`: from the folder, and from the broker where that cannot be read."""
     on_new_weights: Literal["keep", "finish", "abort"] = "keep"
     """What becomes of completions that are being sampled. `keep`: they go on with the new weights, their KV cache made
-    anew. `finish`: they end first and nothing new is begun, so each has one policy. `abort`: they begin again, each once."""
+    anew. `finish`: they end first and nothing new is begun, so each has one policy. `abort`: they begin again, each
+    once, since what takes longer than a step of the learner's would never end."""
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.02
     """Largest allowed |engine - learner| log-probability of the fixed check sequences after an update;
     beyond it the actor stops with an error. float32 reaches 1e-4; bfloat16 needs about 0.15."""
