@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import structlog
 import torch
-from torch.distributed import TCPStore
 
 from common.background import Background
 from common.errors import SchemaError, WeightsError
 from common.lifecycle import Every
-from common.schema import Policy, Ring, unpack
+from common.schema import Policy, Ring
 from common.weights import folder
 from common.weights.manifest import Manifest
+from common.weights.meeting import BROKEN, BUCKET_BYTES, Group, Meeting
 from common.weights.store import WISH_MS, WeightStore
 
 LOOK_EVERY_S = 0.05
-MEET_S = 20.0
 BUCKET_S = 30.0
 """For one bucket; longer than the sender's, which then is the one that says who is late."""
-BUCKET_BYTES = 2**26
 KEEP = 2
 
 log = structlog.get_logger("actor")
@@ -72,28 +68,25 @@ class RingReceiver:
         host, _, port = ring.address.rpartition(":")
         meeting = None
         try:
-            meeting = TCPStore(host, int(port), None, False, timedelta(seconds=MEET_S))
-            meeting.set(f"here-{me}", "1")
-            group = _group(meeting, ring, ring.members.index(me) + 1)
+            meeting = Meeting(host, int(port))
+            meeting.say(f"here-{me}")
+            group = meeting.form(ring.members.index(me) + 1, len(ring.members) + 1, ring.device)
             count = 0
             while self._go_on() and not (look.due() and self._store.ring() != ring):
-                if meeting.check(["broken"]):
+                if meeting.said(BROKEN):
                     raise RuntimeError("the learner has given it up")
-                if not meeting.check([f"version-{count}"]):
+                if policy := meeting.policy(count):
+                    self._newest = self._received(policy, group, ring, new=count == 0)
+                    count += 1
+                else:
                     self._background.closed.wait(LOOK_EVERY_S)
-                    continue
-                policy = unpack(bytes.fromhex(meeting.get(f"version-{count}").decode()))
-                if not isinstance(policy, Policy):
-                    raise SchemaError(f"a {policy.KIND} where a policy is expected")
-                self._newest = self._received(policy, group, ring, new=count == 0)
-                count += 1
         except (RuntimeError, ValueError, SchemaError, WeightsError) as error:  # RuntimeError: torch's
             log.info("left a ring of actors", why=(str(error).splitlines() or ["no reason given"])[0][:200])
             if meeting:
                 with suppress(RuntimeError):
-                    meeting.set(f"left-{me}", "1")
+                    meeting.say(f"left-{me}")
 
-    def _received(self, policy: Policy, group: Any, ring: Ring, *, new: bool) -> Policy:
+    def _received(self, policy: Policy, group: Group, ring: Ring, *, new: bool) -> Policy:
         frozen = policy.frozen
         if frozen:
             below = folder.of_frozen(self._root, policy.incarnation)
@@ -105,7 +98,7 @@ class RingReceiver:
         self._receive(target, policy.manifest, group, ring)
         return replace(policy, folder=str(target), frozen=frozen)
 
-    def _receive(self, target: Path, manifest: Manifest, group: Any, ring: Ring) -> None:
+    def _receive(self, target: Path, manifest: Manifest, group: Group, ring: Ring) -> None:
         """A file, verified. Raises RuntimeError when it does not come, WeightsError when it is another."""
         draft = folder.Draft(target)
         try:
@@ -113,28 +106,10 @@ class RingReceiver:
             whole = torch.from_numpy(np.memmap(draft.file, np.uint8, "r+"))
             for bucket in whole.split(BUCKET_BYTES):
                 came = bucket if ring.device == "cpu" else torch.empty_like(bucket, device=ring.device)
-                group.broadcast([came], _from_first()).wait(timedelta(seconds=BUCKET_S))
+                group.broadcast(came, BUCKET_S)
                 if came is not bucket:
                     bucket.copy_(came)
             folder.verify(draft.file, manifest)
             draft.publish()
         finally:
             draft.discard()
-
-
-def _group(meeting: TCPStore, ring: Ring, rank: int) -> Any:
-    """Blocks until all are there."""
-    from torch.distributed import ProcessGroupGloo
-
-    size = len(ring.members) + 1
-    if ring.device == "cpu":
-        return ProcessGroupGloo(meeting, rank, size, timedelta(seconds=MEET_S))
-    from torch.distributed import ProcessGroupNCCL
-
-    return ProcessGroupNCCL(meeting, rank, size, ProcessGroupNCCL.Options())
-
-
-def _from_first() -> Any:
-    options = torch._C._distributed_c10d.BroadcastOptions()
-    options.rootRank = 0
-    return options

@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 import torch
-from torch.distributed import TCPStore
 
 from common.address import local_host
 from common.background import Background
 from common.connection import BrokerFull
 from common.errors import WeightsError
-from common.schema import Policy, Ring, pack
+from common.schema import Policy, Ring
 from common.weights import folder
 from common.weights.manifest import Manifest
+from common.weights.meeting import BROKEN, BUCKET_BYTES, Group, Meeting
 from common.weights.store import WeightStore
 
 LOOK_EVERY_S = 0.2
-FORM_S = 20.0
-"""Until all members are there."""
 BUCKET_S = 20.0
 """For one bucket."""
-BUCKET_BYTES = 2**26
 SAY_S = 5.0
 """After a group broke, until those who are alive have said so."""
 AWAY_S = 60.0
@@ -48,8 +43,8 @@ class RingSender:
         self._newest: Policy | None = None
         self._sent: tuple[int, int] | None = None
         self._ring: Ring | None = None
-        self._meeting: TCPStore | None = None
-        self._group: Any = None
+        self._meeting: Meeting | None = None
+        self._group: Group | None = None
         self._count = 0
         """Versions that went through this group."""
         self._away: dict[str, float] = {}
@@ -105,30 +100,28 @@ class RingSender:
 
     def _form(self, incarnation: int, device: str, members: list[str]) -> None:
         self._end_group()
-        self._meeting = TCPStore(self._host, 0, None, True, timedelta(seconds=FORM_S), wait_for_workers=False)
+        self._meeting = Meeting(self._host)
         generation = (self._ring.generation if self._ring else 0) + 1
-        address = f"{self._host}:{self._meeting.port}"
-        self._ring = Ring(generation, address, "cuda" if device == "cuda" else "cpu", members)
+        self._ring = Ring(generation, self._meeting.address, "cuda" if device == "cuda" else "cpu", members)
         self._store.announce_ring(self._ring, incarnation)
-        self._group = _group(self._meeting, len(members) + 1, device)
+        self._group = self._meeting.form(0, len(members) + 1, device)
         self._count = 0
         log.info("a ring of actors gets weights together", members=len(members), device=device)
 
     def _send(self, policy: Policy) -> None:
         """To a group that is new also what is frozen."""
         assert self._meeting
-        self._meeting.set(f"version-{self._count}", pack(policy).hex())
+        self._meeting.send(self._count, policy)
         if policy.frozen and self._count == 0:
             self._send_file(policy.frozen.folder, policy.frozen.manifest)
         self._count += 1
         self._send_file(policy.folder, policy.manifest)
 
     def _send_file(self, where: str, manifest: Manifest) -> None:
-        assert self._ring
+        assert self._ring and self._group
         with folder.locked(Path(where)) as file:
             for bucket in _buckets(file, manifest.layout.file_bytes):
-                sent = bucket.to(self._ring.device)
-                self._group.broadcast([sent], _from_first()).wait(timedelta(seconds=BUCKET_S))
+                self._group.broadcast(bucket.to(self._ring.device), BUCKET_S)
 
     def _excuse(self) -> None:
         """Who had not come, or says nothing now that it broke, is not asked again for a while."""
@@ -136,13 +129,13 @@ class RingSender:
             return
         said = "here" if self._group is None else "left"
         self._group = None
-        self._meeting.set("broken", "1")
+        self._meeting.say(BROKEN)
         ends = time.monotonic() + (0.0 if said == "here" else SAY_S)
         silent = self._ring.members
         while silent and time.monotonic() < ends:
-            silent = [member for member in silent if not self._meeting.check([f"{said}-{member}"])]
+            silent = [member for member in silent if not self._meeting.said(f"{said}-{member}")]
             self._background.closed.wait(0.1)
-        silent = [member for member in silent if not self._meeting.check([f"{said}-{member}"])]
+        silent = [member for member in silent if not self._meeting.said(f"{said}-{member}")]
         self._away |= {member: time.monotonic() + AWAY_S for member in silent}
 
     def _end_group(self) -> None:
@@ -154,20 +147,3 @@ def _buckets(file: Path, size: int) -> Iterator[torch.Tensor]:
     """uint8 [up to BUCKET_BYTES] each, of the whole file."""
     whole = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8)
     return iter(whole.split(BUCKET_BYTES))
-
-
-def _group(meeting: TCPStore, size: int, device: str) -> Any:
-    """Rank 0's part of a group that is nobody else's business. Blocks until all are there."""
-    from torch.distributed import ProcessGroupGloo
-
-    if device == "cpu":
-        return ProcessGroupGloo(meeting, 0, size, timedelta(seconds=FORM_S))
-    from torch.distributed import ProcessGroupNCCL
-
-    return ProcessGroupNCCL(meeting, 0, size, ProcessGroupNCCL.Options())
-
-
-def _from_first() -> Any:
-    options = torch._C._distributed_c10d.BroadcastOptions()
-    options.rootRank = 0
-    return options

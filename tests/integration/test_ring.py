@@ -15,7 +15,7 @@ import pytest
 
 from common.schema import Frozen, Policy
 from common.streams import Broker
-from common.weights import folder
+from common.weights import folder, meeting
 from common.weights.folder import FILE
 from common.weights.store import WeightStore
 from learner import ring
@@ -90,7 +90,7 @@ class Ring:
 @pytest.fixture
 def a_ring(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
     monkeypatch.setattr(ring, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(ring, "FORM_S", 3.0)
+    monkeypatch.setattr(meeting, "FORM_S", 3.0)
     monkeypatch.setattr(ring, "BUCKET_S", 2.0)
     monkeypatch.setattr(ring, "SAY_S", 2.0)
     made = Ring(broker, tmp_path)
