@@ -28,6 +28,11 @@ class Backlog(DeadLetters):
                     result[stage] |= {"lag": info.get("lag"), "pending": info["pending"]}
         return result
 
+    def oldest(self) -> dict[Stage, float | None]:
+        """Per stage: seconds since the oldest entry came that nobody has acknowledged; None where there is none."""
+        ages = self._script("oldest", list(GROUPS), list(GROUPS.values()))
+        return {stage: age / 1000 if age >= 0 else None for stage, age in zip(GROUPS, ages, strict=True)}
+
     def shadows(self) -> list[dict[str, Any]]:
         """Groups beside the owning ones: {"stage", "name", "lag", "pending", "lost": trimmed before they read it}."""
         lost = self._do("hgetall", self.key("lost"))

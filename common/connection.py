@@ -51,6 +51,8 @@ KINDS = {
     "policy": "string",
     "sigma": "string",
     "lost": "hash",
+    "steps": "list",
+    "groups": "list",
     "eval:tickets": "stream",
     "eval:rollouts": "stream",
     "eval:scored": "stream",

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from common.errors import SchemaError
+from common.history import History
 from common.schema import DeadLetter, Rollout, Scored, Ticket, pack, unpack
-from common.shared_state import SharedState
 
 PAGE = 100  # letters that are read at once
 MOST_LETTERS, LETTER_BODY_BYTES = 1000, 2**18  # at most 256 MiB in the broker, whoever floods it
 
 
-class DeadLetters(SharedState):
+class DeadLetters(History):
     """The dead letters of a run."""
 
     def dead_letters(self, after: str = "0", count: int = PAGE) -> list[tuple[str, DeadLetter]]:

@@ -6,7 +6,7 @@ neither read scored groups nor announce a policy nor fence off the learner. `her
 
 Rights end at a stream, they know no consumer group: the shadow's user, who can write no entry and no other key, could
 still read scored groups in the learner's name, which then never reach it, or destroy its group. Give it only to whom
-you trust with the run.
+you trust with the run. The viewer's may read everything and change nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from common.lanes import GROUPS, LANES, named
 
 CONNECT = "+@connection -@dangerous +info +time +cluster|slots +script|load +script|exists"
 LEASES = "+xreadgroup +xack +xclaim +xpending +xgroup|delconsumer"
-LEARNER = "+evalsha +exists +del +unlink +pexpire +type +@stream +@hash +@string +@set +@sortedset"
+LEARNER = "+evalsha +exists +del +unlink +pexpire +type +@stream +@hash +@string +@set +@sortedset +@list"
 SHADOW = "+evalsha +xreadgroup +xgroup|create +xgroup|createconsumer +xgroup|delconsumer +xgroup|destroy"
 READ = "+exists +type +get +hget +hgetall +xinfo +xlen"
+LOOK = "+xpending +xrange +lrange +smembers +zrange"
 TICKETS, ROLLOUTS, SCORED = ([named(lane, stage) for lane in LANES] for stage in ("tickets", "rollouts", "scored"))
 
 
@@ -53,6 +54,7 @@ def rights(run: str) -> dict[str, str]:
         "actor": f"{everybody} {on(LEASES, *TICKETS)} {on('+xadd', *ROLLOUTS, 'dead')} {weights}",
         "scorer": f"{everybody} {on(LEASES, *ROLLOUTS)} {on('+xadd', *SCORED, 'dead')} {on('+set', 'sigma')}",
         "shadow": f"{CONNECT} (+exists +type +xinfo %R~{{{run}}}:*) (+hget %R~{{{run}}}:lost) " + on(SHADOW, "scored"),
+        "viewer": f"{CONNECT} {on('+evalsha', '*')} ({READ} {LOOK} %R~{{{run}}}:*)",
         "queue": f"{everybody} {on('+xpending', '*')} {on('+xadd', 'tickets')} {on('+xrange +xdel', 'dead')}",
     }
 

@@ -60,9 +60,15 @@ def parser(name: str, command: Command, with_settings: bool) -> argparse.Argumen
     elif name == "queue":
         found.add_argument("action", choices=("lag", "list", "show", "retry", "drop", "purge"))
         found.add_argument("entry", nargs="*", help="dead letters, as `hero queue list` names them")
-        found.add_argument("--run", required=True, help="id of the run, or its folder")
+        found.add_argument("--run", help="id of the run, or its folder (default: the only one that the broker has)")
         found.add_argument("--url", help="the broker (default: REDIS_URL, else the server of the run's folder)")
         found.add_argument("--json", action="store_true", help="lag, list: JSON instead of tables")
+    elif name == "top":
+        found.add_argument("--run", help="id of the run, or its folder (default: the only one that the broker has)")
+        found.add_argument("--url", help="the broker (default: REDIS_URL, else the server of the run's folder)")
+        found.add_argument("--every", type=float, default=1.0, metavar="S", help="seconds between looks (default: 1)")
+        found.add_argument("--once", action="store_true", help="look once, print, end; so it is on a pipe anyway")
+        found.add_argument("--json", action="store_true", help="once, as JSON")
     elif name == "acl":
         found.add_argument("--url", required=True, help="the broker's address without a user")
         found.add_argument("--run", default="*", help="glob of the ids of runs (default: all)")

@@ -105,6 +105,12 @@ def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
     return queue.run(arguments, flags)
 
 
+def _top(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.monitor import command
+
+    return command.run(arguments, flags)
+
+
 def _acl(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy import acl
 
@@ -224,6 +230,18 @@ recorded ones. The run notices nothing: what it trims before the shadow came is 
 The log in --out is one for `hero compare` and `hero score --from-run`.""",
         ("verifier", "reward_model", "reward"),
     ),
+    "top": Command(
+        _top,
+        "What a run does, live: queues, processes, rewards, books, what anybody waits for; its latest groups.",
+        """  hero top --url redis://head:6379/0                   the only run there
+  hero top --run runs/quickstart/hero                  the folder of a run that has a server of its own
+  hero top --run quickstart-1f2e3d --once              print and end; --json for scripts
+
+Keys: g the latest groups (n, p: older, newer), o the overview, r look again, q quit. It changes nothing in the
+broker: the viewer's user of `hero acl` is enough. A user and its password are best left in REDIS_URL, where no list
+of processes shows them. NO_COLOR=1 is without colours.""",
+        (),
+    ),
     "queue": Command(
         _queue,
         "The queues of a run: lag, pending, consumers; and its dead letters: list, show, retry, drop, purge.",
@@ -242,7 +260,7 @@ The log in --out is one for `hero compare` and `hero score --from-run`.""",
   hero acl --url ... --run 'team-a.*' > users.acl      these users reach only runs whose id begins so
 
 The addresses with their passwords are shown on the terminal, once. hero-admin may do everything, hero-queue what
-`hero queue` does; `hero up` takes the learner's.""",
+`hero queue` does, hero-viewer look (`hero top`); `hero up` takes the learner's.""",
         (),
     ),
 }

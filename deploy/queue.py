@@ -17,7 +17,7 @@ from common.lanes import lane_of
 from common.schema import DeadLetter
 from common.streams import Broker
 from common.untrusted import printable
-from deploy.run_folder import id_and_url
+from deploy.living import broker_of
 
 SHOWN_BODY_BYTES = 64 * 2**10
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     if flags:
         raise QueueError(f"{flags[0]}: there is no such flag; see hero queue --help")
     logs.start("queue", "WARNING")  # not among what is printed
-    broker = _broker(arguments.run, arguments.url)
+    broker = broker_of(arguments.run, arguments.url, "queue")
     action, entries = arguments.action, arguments.entry
     if (action in ("show", "retry", "drop")) != bool(entries):
         raise QueueError(f"hero queue {action} takes " + ("no entry" if entries else "an entry, see hero queue list"))
@@ -49,15 +49,6 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
         else:
             return _retry(broker, letters)
     return 0
-
-
-def _broker(run: str, url: str | None) -> Broker:
-    run_id, url = id_and_url(run, url)
-    broker = Broker(url, run_id, "queue")
-    broker.fit()
-    if not broker.begun():
-        raise QueueError(f"the broker at {broker.shown} knows no run {run_id}; run.json in its folder has the id")
-    return broker
 
 
 def _every_letter(broker: Broker) -> Iterator[tuple[str, DeadLetter]]:

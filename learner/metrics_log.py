@@ -21,8 +21,10 @@ class MetricsLog:
     def __init__(self, file: Path) -> None:
         self._lines = JsonLines(file)
 
-    def write(self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float], ledger: Ledger) -> None:
-        """One step: its batch, wall time by part, and the audited books after it. Raises DiskFull."""
+    def write(
+        self, step: int, metrics: Mapping[str, Any], seconds: Mapping[str, float], ledger: Ledger
+    ) -> dict[str, Any]:
+        """One step: its batch, wall time by part, and the audited books after it. Returns the line. Raises DiskFull."""
         line = {
             "step": step,
             "time": time.time(),
@@ -33,6 +35,7 @@ class MetricsLog:
         }
         self._lines.write(line)
         log.debug("step", **{name: line[name] for name in ("step", "reward_mean", "accuracy", "staleness_max")})
+        return line
 
     def close(self) -> None:
         self._lines.close()

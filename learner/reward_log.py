@@ -15,6 +15,8 @@ from common.schema import Scored
 from learner.json_lines import JsonLines
 
 FILES = 8
+SHOWN_CHARS = 2**16
+"""Of a group's texts, for whoever looks at a run from far away."""
 
 
 class RewardLog:
@@ -30,13 +32,15 @@ class RewardLog:
         step: int,
         advantages: NDArray[np.float64] | None = None,
         gated: bool = False,
-    ) -> None:
+    ) -> dict[str, Any]:
         """`outcome` is "trained" or "dropped: reason"; `step` the batch that it went into, or would have; `gated`
         whether it got no advantage since the reward model is not trusted.
 
-        Raises DiskFull.
+        Returns the line. Raises DiskFull.
         """
-        self._lines.write(record(group, outcome, step, advantages, gated))
+        line = record(group, outcome, step, advantages, gated)
+        self._lines.write(line)
+        return line
 
     def close(self) -> None:
         self._lines.close()
@@ -80,6 +84,26 @@ def record(
             for i, completion in enumerate(group.rollout.completions)
         ],
     }
+
+
+def shortened(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with the middle of long texts left out, so that it has SHOWN_CHARS of text in all."""
+    made = line["completions"]
+    limit = SHOWN_CHARS // (len(made) + 2)
+    short = [one | {key: _short(one[key], limit) for key in ("text", "extracted")} for one in made]
+    short = [{key: value for key, value in one.items() if key != "versions"} for one in short]
+    return line | {
+        "completions": short,
+        "question": _short(line["question"], limit),
+        "gold": _short(line["gold"], limit),
+    }
+
+
+def _short(text: str | None, limit: int) -> str | None:
+    """Its answer is at a completion's end."""
+    if text is None or len(text) <= limit:
+        return text
+    return f"{text[: limit // 3]} [...] {text[-(limit - limit // 3) :]}"
 
 
 def _finite(value: float) -> float | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
 
 from common.connection import BrokerFull
 from common.deliveries import Delivery
@@ -30,7 +29,6 @@ from learner.issuer import Issuer
 from learner.ledger import Ledger
 from learner.memory import fitting_budget, halved_when_full
 from learner.metrics import batch_metrics
-from learner.metrics_log import MetricsLog
 from learner.misfits import Misfits
 from learner.options import policy_options
 from learner.policy import Policy
@@ -40,8 +38,8 @@ from learner.ranks import Ranks
 from learner.reconciler import Reconciler
 from learner.reliability import Gate
 from learner.render import Renderer
-from learner.reward_log import RewardLog
 from learner.room import Room
+from learner.run_log import RunLog
 from learner.score import Scores
 from learner.skips import Skips
 from learner.team import Team, follow
@@ -116,9 +114,7 @@ class Learner:
         questions = Questions(settings, broker, renderer)
         self._evaluation = Evaluation(settings, broker, self._committer, questions, self._room)
         self._order = order_of(settings, policy.vocabulary)
-        self._folder = folder = settings.run.folder
-        self._reward_log = RewardLog(folder / "rewards", self._options.reward_log_mb)
-        self._metrics_log = MetricsLog(folder / "metrics.jsonl")
+        self._log = RunLog(settings, broker, self._room)
         ranks = distributed.world_size()
         self._throughput = Throughput(policy.config, policy.device_name, ranks, self._options)
         self._gate = Gate(self._options.min_rm_auroc)
@@ -233,7 +229,7 @@ class Learner:
             if reason:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)
-                self._log_group(group, f"dropped: {reason}")
+                self._log.group(group, f"dropped: {reason}", self._step)
                 self._settle(delivery)
 
     def _train(self) -> None:
@@ -263,7 +259,7 @@ class Learner:
         self._ledger.train([d.ticket.id for d in batch], self._step)
         for delivery, group, gain, gated in zip(batch, groups, gains, silenced, strict=True):
             self._issuer.met(group)
-            self._log_group(group, "trained", gain, gated)
+            self._log.group(group, "trained", self._step, gain, gated)
             self._settle(delivery)
         self._skips.saw(result.skipped, [delivery.ticket.id for delivery in batch])
         published = time.monotonic()
@@ -276,15 +272,10 @@ class Learner:
             "checkpoint": self._committer.take_seconds(),  # of the commits since the last line
         }
         metrics |= self._skips.counts | self._publisher.figures
-        self._room.write(lambda: self._metrics_log.write(self._step, metrics, seconds, self._ledger))
+        self._log.step(self._step, metrics, seconds, self._ledger)
         every = self._options.export_every_steps
         if every and self._step % every == 0:
-            self._export(self._folder / "exports" / f"step-{self._step:08d}")
-
-    def _log_group(
-        self, group: Scored, outcome: str, gain: NDArray[np.float64] | None = None, gated: bool = False
-    ) -> None:
-        self._room.write(lambda: self._reward_log.write(group, outcome, self._step, gain, gated))
+            self._export(self._settings.run.folder / "exports" / f"step-{self._step:08d}")
 
     def _settle(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -307,6 +298,7 @@ class Learner:
             {
                 "role": "learner",
                 "step": self._step,
+                "steps": self._settings.run.steps,
                 "ready": len(self._ready),
                 **self._ledger.audit(),
                 **self._evaluation.audit(),
@@ -350,7 +342,7 @@ class Learner:
         """Last commit and export; the run is over when all steps are done, and the last evaluation."""
         if self._committer.settled:
             self._commit()
-        export = self._folder / "export"
+        export = self._settings.run.folder / "export"
         if self._done and self._export(export):
             self._broker.finish()
             self._over = True
@@ -360,8 +352,7 @@ class Learner:
 
     def close(self) -> None:
         self._publisher.close(over=self._over)
-        self._reward_log.close()
-        self._metrics_log.close()
+        self._log.close()
         self._evaluation.close()
 
 

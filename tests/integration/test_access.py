@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import ssl
@@ -23,6 +24,7 @@ from common.errors import BrokerUnavailable, BrokerUnfit
 from common.settings import Sections
 from common.streams import Broker
 from deploy import cli, shadow
+from deploy.living import broker_of
 from tests.chaos import job
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
@@ -31,7 +33,7 @@ from tests.make import policy, rollout, scored, ticket
 from tests.servers import Servers, free_ports
 from tests.until import until
 
-ROLES = ("learner", "actor", "scorer", "shadow", "queue")
+ROLES = ("learner", "actor", "scorer", "shadow", "viewer", "queue")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,24 @@ def test_hero_queue_needs_no_more_than_it_has(
     assert [d.ticket.attempt for d in actor.read("tickets", 3, 100)] == [2]
 
 
+def test_hero_top_needs_no_more_than_it_has(guarded: Guarded, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    learner, actor = (Broker(guarded.addresses[role], run_id, role) for role in ("learner", "actor"))
+    learner.check()
+    learner.issue_together([ticket(run_id, 0, incarnation=learner.take_over())])
+    learner.remember({"step": 1, "reward_mean": 0.5}, [{"id": 0}])
+    [order] = actor.read("tickets", 1, 100)
+    actor.heartbeat({"role": "actor", "tokens": 3})
+    actor.bury(order, "a reason", "")
+    capsys.readouterr()
+    assert cli.main(["top", "--json", "--run", run_id, "--url", guarded.addresses["viewer"]]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["dead_letters"] == 1 and seen["steps"][0]["step"] == 1 and seen["processes"][0]["role"] == "actor"
+    viewer = broker_of(run_id, guarded.addresses["viewer"], "top", patient=False)
+    assert viewer.groups() == [{"id": 0}]
+    refused = [(e["username"], e["object"]) for e in guarded.admin.acl_log()]
+    assert refused == []
+
+
 def test_hero_shadow_needs_no_more_than_it_has(
     guarded: Guarded, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +202,14 @@ BEYOND: dict[str, list[str]] = {
         "XADD {run}:scored * m x",
         "DEL {run}:tickets",
         TAKE.format("actors", "tickets"),
+    ],
+    "viewer": [
+        "XADD {run}:tickets * m x",
+        "HSET {run}:procs me x",
+        "RPUSH {run}:steps x",
+        "XACK {run}:tickets actors 1-0",
+        TAKE.format("actors", "tickets"),
+        TAKE.format("learner", "scored"),
     ],
     "learner": [],
 }

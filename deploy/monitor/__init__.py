@@ -1,0 +1,1 @@
+"""`hero top`: what a run does, out of its broker alone."""
