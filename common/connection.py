@@ -299,7 +299,7 @@ def runs_at(url: str) -> list[str]:
         return sorted(match[1].decode() for key in keys if (match := _RUN.fullmatch(key)))
     except (ValueError, redis.RedisError, RedisClusterException) as error:
         raise BrokerUnavailable(
-            f"cannot ask the broker at {shown(url)} for its runs: {error}; give --run.id"
+            f"cannot ask the broker at {shown(url)} for its runs: {error}; is it alive? If it is, name the run"
         ) from error
 
 

@@ -5,25 +5,33 @@ from __future__ import annotations
 import threading
 
 from common.connection import runs_at
-from common.errors import QueueError
+from common.errors import BrokerUnavailable, QueueError
 from common.server import configured_url
 from common.streams import Broker
 from deploy.run_folder import id_and_url
 
 
-def broker_of(run: str | None, url: str | None, role: str, *, patient: bool = True) -> Broker:
-    """Raises QueueError when there is no such run, BrokerUnavailable; `patient`: later calls wait for a broker that is
-    away."""
+class Onlooker(Broker):
+    """Changes nothing, and does not wait for a broker that is away: BrokerUnavailable says so."""
+
+    def __init__(self, url: str, run: str, role: str) -> None:
+        impatient = threading.Event()
+        impatient.set()
+        super().__init__(url, run, role, stop=impatient)
+
+    def _prepare(self) -> None:
+        raise BrokerUnavailable(f"the broker at {self.shown} has no streams of run {self.run}; its learner makes them")
+
+
+def broker_of(run: str | None, url: str | None, role: str, kind: type[Broker] = Broker) -> Broker:
+    """Raises QueueError when there is no such run, BrokerUnavailable."""
     if run is None:
         address = configured_url(url)
         if address is None:
             raise QueueError("which run? give --run, or --url or REDIS_URL of a broker that has a single one")
         run = _only_run(address)
     run_id, url = id_and_url(run, url)
-    stop = threading.Event()
-    if not patient:
-        stop.set()
-    broker = Broker(url, run_id, role, stop=stop)
+    broker = kind(url, run_id, role)
     broker.fit()
     if not broker.begun():
         raise QueueError(f"the broker at {broker.shown} knows no run {run_id}; run.json in its folder has the id")

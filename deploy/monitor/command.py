@@ -13,7 +13,7 @@ from rich.console import Console
 
 from common import logs
 from common.errors import QueueError
-from deploy.living import broker_of
+from deploy.living import Onlooker, broker_of
 from deploy.monitor.overview import WIDTH, overview, page
 from deploy.monitor.snapshot import Looker
 from deploy.monitor.spark import BARS, PLAIN
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     if flags:
         raise QueueError(f"{flags[0]}: there is no such flag; see hero top --help")
     logs.start("top", "ERROR")  # not across the picture
-    broker = broker_of(arguments.run, arguments.url, "top", patient=False)
+    broker = broker_of(arguments.run, arguments.url, "top", Onlooker)
     out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
     bars = BARS if "utf" in (out.encoding or "").lower() else PLAIN
     if arguments.json or arguments.once or not out.is_terminal:

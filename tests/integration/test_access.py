@@ -24,7 +24,7 @@ from common.errors import BrokerUnavailable, BrokerUnfit
 from common.settings import Sections
 from common.streams import Broker
 from deploy import cli, shadow
-from deploy.living import broker_of
+from deploy.living import Onlooker, broker_of
 from tests.chaos import job
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
@@ -137,7 +137,7 @@ def test_hero_top_needs_no_more_than_it_has(guarded: Guarded, run_id: str, capsy
     assert cli.main(["top", "--json", "--run", run_id, "--url", guarded.addresses["viewer"]]) == 0
     seen = json.loads(capsys.readouterr().out)
     assert seen["dead_letters"] == 1 and seen["steps"][0]["step"] == 1 and seen["processes"][0]["role"] == "actor"
-    viewer = broker_of(run_id, guarded.addresses["viewer"], "top", patient=False)
+    viewer = broker_of(run_id, guarded.addresses["viewer"], "top", Onlooker)
     assert viewer.groups() == [{"id": 0}]
     refused = [(e["username"], e["object"]) for e in guarded.admin.acl_log()]
     assert refused == []

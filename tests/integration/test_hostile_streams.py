@@ -550,6 +550,8 @@ def test_a_key_of_another_type_is_named_with_the_remedy(broker: Broker, name: st
         "announced": lambda: broker.announce(policy(incarnation, 0)),
         "sigma": broker.sigma,
         "lost": broker.shadows,
+        "steps": broker.steps,
+        "groups": lambda: broker.remember({"step": 1}, [{"id": 1}]),
         "eval:tickets": lambda: broker.read("eval:tickets", 1, 10),
         "eval:rollouts": lambda: broker.claim("eval:rollouts", 0, 3),
         "eval:scored": lambda: broker.inherit("eval:scored", 0),

@@ -15,7 +15,7 @@ from common.history import KEPT_GROUPS, KEPT_STEPS, LINE_BYTES
 from common.server import LocalServer
 from common.streams import Broker
 from deploy import cli
-from deploy.living import broker_of
+from deploy.living import Onlooker, broker_of
 from deploy.monitor.screen import Top
 from deploy.monitor.spark import BARS
 from tests.chaos import job
@@ -76,7 +76,7 @@ def test_json_has_what_there_is(url: str, capsys: pytest.CaptureFixture[str]) ->
 
 def test_keys_leaf_through_the_latest_groups(url: str) -> None:
     async def look() -> list[str]:
-        app = Top(broker_of(None, url, "top", patient=False), 0.2, BARS)
+        app = Top(broker_of(None, url, "top", Onlooker), 0.2, BARS)
         seen = []
         async with app.run_test(size=(80, 50)) as pilot:
 
@@ -120,13 +120,13 @@ def test_a_broker_that_goes_away_is_said_to_and_comes_back(tmp_path: Path) -> No
             server.process.wait()
             await sees("trying again")
             with LocalServer(tmp_path / "broker", memory_mb=64):
-                await sees("no learner has been heard of")
+                await sees("has no streams of run gone-1; its learner makes them")
 
     with LocalServer(tmp_path / "broker", memory_mb=64) as server:
         learner = Broker(server.url, "gone-1", "learner")
         learner.check()
         learner.take_over()
-        asyncio.run(look(broker_of("gone-1", server.url, "top", patient=False), server))
+        asyncio.run(look(broker_of("gone-1", server.url, "top", Onlooker), server))
 
 
 @pytest.mark.parametrize(
