@@ -26,6 +26,7 @@ from common.models import local_folder
 from common.schema import Ticket
 from common.settings import Sections
 from common.streams import Broker
+from common.vitals import Vitals
 from common.waiting import Waiting
 from common.weights.store import WeightStore
 
@@ -40,6 +41,7 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     stop = stop_on_signals(2 * DRAIN_S)
     broker = Broker(url, run_id, "actor", stop=stop)
     broker.check()
+    Vitals(settings, broker, "actor")
     seed = int.from_bytes(broker.consumer.encode()[-6:], "big") % 2**31  # actors must not sample the same
     with model_folder(settings, broker) as model:
         engine = Engine(engine_options(settings, model, seed), version=0)

@@ -29,7 +29,6 @@ from common.schema import Message, unpack
 
 OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 CHECK_PAUSE_S = 0.3  # between the tries at start: a connection that was cut, a server that is restarted
-STOPPING_S = 5.0  # a connection that is cut while a worker drains; a server that is gone for good must not hold it
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
 # What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
@@ -88,6 +87,9 @@ class BrokerFull(BrokerUnavailable):
 class Connection(ABC):
     """One process's connection to a run. Waits out an absent or full server (and says so) until `stop` is set."""
 
+    patience_s = 5.0
+    """How long then: for a connection that is cut while a worker drains, not for a server that is gone for good."""
+
     def __init__(self, url: str, run: str, role: str, *, stop: threading.Event | None = None) -> None:
         self.url = url
         self.shown = shown(url)
@@ -95,6 +97,8 @@ class Connection(ABC):
         self.run = run
         self.consumer = f"{role}-{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.stop = stop or threading.Event()
+        self.turned_at = time.monotonic()
+        """When the process's main thread last asked the broker for anything, or tried to."""
         self._told: dict[str, str] = {}
         try:
             self._redis = client_of(url)
@@ -164,7 +168,7 @@ class Connection(ABC):
         """Says in the heartbeat that this process waits for room."""
 
     def _wait_for(self, what: str, call: Callable[[], R], raises: tuple[type[BrokerUnavailable], ...] = ()) -> R:
-        """Result of `call`; waits while the server is away or full: STOPPING_S at most once somebody asked us to stop.
+        """Result of `call`; waits while the server is away or full: `patience_s` at most once we were asked to stop.
 
         It is called again then: scripts are idempotent, and a read that is repeated leaves a lease behind.
         What is in `raises` is raised instead of waited for.
@@ -174,6 +178,8 @@ class Connection(ABC):
         say_at, said = since + SAY_AFTER_S, False
         pause = 0.05
         while True:
+            if threading.current_thread() is threading.main_thread():
+                self.turned_at = time.monotonic()
             try:
                 result = call()
             except redis.ResponseError as error:
@@ -189,7 +195,7 @@ class Connection(ABC):
                     log.info("wait over", waited_for=what, seconds=round(time.monotonic() - since, 1))
                 return result
             if self.stop.is_set():
-                ends = min(ends, time.monotonic() + STOPPING_S)
+                ends = min(ends, time.monotonic() + self.patience_s)
             if isinstance(failure, raises) or time.monotonic() > ends:
                 raise failure
             if time.monotonic() > say_at:

@@ -36,7 +36,7 @@ HEARTBEAT_TEXTS = (
 class SharedState(Connection):
     """What every process may read. Only the living learner announces a policy; an older one meets Fenced."""
 
-    _state: Mapping[str, Any] = {"role": "starting"}
+    beat: Mapping[str, Any] = {"role": "starting"}
     """The last heartbeat."""
 
     def take_over(self, above: int = 0) -> int:
@@ -97,13 +97,13 @@ class SharedState(Connection):
 
     def heartbeat(self, state: Mapping[str, Any]) -> None:
         """Says that this process lives, and what it does."""
-        self._state = state
+        self.beat = state
         self._script("heartbeat", ["procs"], [self.consumer, json.dumps(state)])
 
     def _tell_full(self, what: str, seconds: float, until: str) -> None:
         waits = {"waits_for": f"room in the broker: {what}", "waits_s": seconds, "waits_until": until}
         with suppress(redis.RedisError, RedisClusterException):  # else it is away by now, and nobody can be told
-            beat = [self.consumer, json.dumps({**self._state, **waits})]
+            beat = [self.consumer, json.dumps({**self.beat, **waits})]
             self._scripts["heartbeat"](keys=[self.key("procs")], args=beat)
 
     def processes(self) -> dict[str, dict[str, Any]]:

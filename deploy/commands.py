@@ -142,6 +142,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
             "learner",
             "weights",
             "eval",
+            "metrics",
         ),
     ),
     "actor": Command(
@@ -151,19 +152,19 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
   hero actor --broker.url redis://head:6379/0     on a host that has nothing: model, settings and weights
                                                   come out of the broker
   hero actor --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d --actor.threads 8""",
-        ("run", "broker", "model", "actor", "weights"),
+        ("run", "broker", "model", "actor", "weights", "metrics"),
     ),
     "scorer": Command(
         _worker("scorer"),
         "One scorer: verifier, reward model, HERO. Start as many as the lag of the rollouts asks for.",
         "  hero scorer my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
-        ("run", "broker", "scorer", "verifier", "reward_model", "reward"),
+        ("run", "broker", "scorer", "verifier", "reward_model", "reward", "metrics"),
     ),
     "learner": Command(
         _worker("learner"),
         "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
         "  hero learner my.toml --broker.url redis://head:6379/0",
-        ("run", "broker", "model", "data", "sampling", "learner", "weights", "eval"),
+        ("run", "broker", "model", "data", "sampling", "learner", "weights", "eval", "metrics"),
     ),
     "sft": Command(
         _sft,

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from common.connection import runs_at
-from common.errors import BrokerUnavailable, QueueError
+from common.errors import QueueError
 from common.server import configured_url
 from common.streams import Broker
 from deploy.run_folder import id_and_url
-
-
-class Onlooker(Broker):
-    """Changes nothing, and does not wait for a broker that is away: BrokerUnavailable says so."""
-
-    def __init__(self, url: str, run: str, role: str) -> None:
-        impatient = threading.Event()
-        impatient.set()
-        super().__init__(url, run, role, stop=impatient)
-
-    def _prepare(self) -> None:
-        raise BrokerUnavailable(f"the broker at {self.shown} has no streams of run {self.run}; its learner makes them")
 
 
 def broker_of(run: str | None, url: str | None, role: str, kind: type[Broker] = Broker) -> Broker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -154,14 +155,22 @@ def _cores(settings: Sections) -> Cores:
 def _start(children: Children, settings: Sections, file: Path, url: str, run_id: str, cores: Cores) -> list[str]:
     common = [str(file), "--broker.url", url, "--run.id", run_id]
     learner = settings.learner
-    children.start("learner", ["learner", *common], learner.threads, ranks=learner.ranks)
+    ports = _ports(settings)
+    children.start("learner", ["learner", *common, *next(ports)], learner.threads, ranks=learner.ranks)
     actors = [f"actor-{number}" for number in range(settings.actor.count)]
     for name, own in zip(actors, cores.actors, strict=True):
-        children.start(name, ["actor", *common], settings.actor.threads, own)
+        children.start(name, ["actor", *common, *next(ports)], settings.actor.threads, own)
     scorers = [f"scorer-{number}" for number in range(settings.scorer.count)]
     for name in scorers:
-        children.start(name, ["scorer", *common], settings.scorer.threads)
+        children.start(name, ["scorer", *common, *next(ports)], settings.scorer.threads)
     return actors + scorers
+
+
+def _ports(settings: Sections) -> Iterator[list[str]]:
+    """The flags that give each process a port of its own."""
+    first = settings.metrics.port
+    for number in itertools.count():
+        yield ["--metrics.port", str(first + number)] if first else []
 
 
 def _evaluate(settings: Sections, models: dict[str, Path], stop: threading.Event) -> dict[str, Any] | None:

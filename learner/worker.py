@@ -19,6 +19,7 @@ from common.schema import Scored
 from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
+from common.vitals import Vitals
 from common.waiting import Waiting
 from learner import distributed
 from learner.advantage import SEPARATE, batch_advantages
@@ -60,6 +61,7 @@ def run(settings: Sections, url: str, run_id: str, problems: list[Problem], rank
     stop = stop_on_signals(DRAIN_S, ranks.stop)
     broker = Broker(url, run_id, "learner", stop=stop)
     broker.check()
+    Vitals(settings, broker, "learner")
     model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
     budget = fitting_budget(settings)
     team = Team(_policy(settings, model, budget), ranks)

@@ -24,6 +24,7 @@ from common.scores import recorded
 from common.settings import Sections
 from common.sigma import Sigma, next_sigma
 from common.streams import Broker
+from common.vitals import Vitals
 from common.waiting import Waiting
 from scorer.reward_models.backends import make_reward_model
 from scorer.reward_models.protocol import RewardModel, Sample
@@ -43,6 +44,7 @@ def run(settings: Sections, url: str, run_id: str) -> int:
     stop = stop_on_signals(DRAIN_S)
     broker = Broker(url, run_id, "scorer", stop=stop)
     broker.check()
+    Vitals(settings, broker, "scorer")
     with make_sandbox(settings) as sandbox:
         model = make_reward_model(settings, stop)
         scorer = Scorer(settings, broker, sandbox, model, stop)

@@ -143,3 +143,16 @@ class WeightsSettings(Section):
     many hosts join at once, few of them read whole versions from the broker."""
     cache: Path | None = None
     """Folder of an actor's host for what it fetches from there. Unset: one in /dev/shm, or in the run folder."""
+
+
+class MetricsSettings(Section):
+    """/metrics, /livez and /readyz of each process."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Where a process answers; 0 takes a free port, which its log names. Unset: nowhere. `hero up` gives it to the
+    learner, the next ones to actors and then scorers."""
+    host: str = "127.0.0.1"
+    """Of which address of this host; 0.0.0.0 for all: nobody is asked for a password there."""
+    stalled_after_s: Annotated[float, Field(gt=0)] = 900.0
+    """/livez fails when the loop has not turned for so long. A turn may be a whole optimizer step, or an engine's
+    start."""

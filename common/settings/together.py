@@ -9,6 +9,7 @@ from common.settings.running import (
     ActorSettings,
     BrokerSettings,
     DataSettings,
+    MetricsSettings,
     ModelSettings,
     RunSettings,
     SamplingSettings,
@@ -35,6 +36,7 @@ class Sections(BaseModel):
     reward: RewardSettings = RewardSettings()
     learner: LearnerSettings = LearnerSettings()
     weights: WeightsSettings = WeightsSettings()
+    metrics: MetricsSettings = MetricsSettings()
     eval: EvalSettings = EvalSettings()
     sft: SFTSettings = SFTSettings()
     rm: RMSettings = RMSettings()

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from common import logs
 from common.errors import QueueError
-from deploy.living import Onlooker, broker_of
+from common.onlooker import Onlooker
+from deploy.living import broker_of
 from deploy.monitor.overview import WIDTH, overview, page
 from deploy.monitor.snapshot import Looker
 from deploy.monitor.spark import BARS, PLAIN

@@ -21,10 +21,11 @@ import trustme
 from common import address
 from common.address import client_of
 from common.errors import BrokerUnavailable, BrokerUnfit
+from common.onlooker import Onlooker
 from common.settings import Sections
 from common.streams import Broker
 from deploy import cli, shadow
-from deploy.living import Onlooker, broker_of
+from deploy.living import broker_of
 from tests.chaos import job
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy

@@ -183,7 +183,7 @@ def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pyt
     # Given a worker that talks to a server behind a partition: its connections are taken, and nothing comes back
     monkeypatch.setattr(address, "READ_TIMEOUT_S", 1)
     monkeypatch.setattr(address, "CONNECT_TIMEOUT_S", 1)
-    monkeypatch.setattr(connection, "STOPPING_S", 0.5)
+    monkeypatch.setattr(connection.Connection, "patience_s", 0.5)
     stop = threading.Event()
     ended: list[BaseException] = []
 
@@ -210,7 +210,7 @@ def test_a_wait_for_room_is_told_and_ends_when_the_worker_is_told_to_stop(
     broker: Broker, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "SAY_AFTER_S", 0.05)
-    monkeypatch.setattr(connection, "STOPPING_S", 0.5)
+    monkeypatch.setattr(connection.Connection, "patience_s", 0.5)
     stop = threading.Event()
     other = Broker(server.url, broker.run, "test", stop=stop)
     broker.issue(ticket(broker.run, 0, incarnation=broker.take_over()))
@@ -257,7 +257,7 @@ def test_a_connection_that_is_cut_does_not_end_a_drain(
     assert broker.open_tickets() == {0: ("rollouts", 1)}
     # And a server that is gone for good holds it for a bounded time
     proxy.close()
-    monkeypatch.setattr(connection, "STOPPING_S", 0.3)
+    monkeypatch.setattr(connection.Connection, "patience_s", 0.3)
     (tmp_path / "p").unlink()
     draining._redis.connection_pool.disconnect()
     with pytest.raises(BrokerUnavailable, match="no broker answers"):

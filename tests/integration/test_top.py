@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 
 from common.history import KEPT_GROUPS, KEPT_STEPS, LINE_BYTES
+from common.onlooker import Onlooker
 from common.server import LocalServer
 from common.streams import Broker
 from deploy import cli
-from deploy.living import Onlooker, broker_of
+from deploy.living import broker_of
 from deploy.monitor.screen import Top
 from deploy.monitor.spark import BARS
 from tests.chaos import job
@@ -24,6 +27,7 @@ from tests.chaos.steps import Steps
 from tests.until import until
 
 RUN = "seen-1"
+LOGS: list[Path] = []
 
 
 def text_of(app: Top) -> str:
@@ -38,10 +42,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("seen")
     with LocalServer(folder / "broker", memory_mb=256) as server:
         settings = job.prepare(folder, folder / "run", real=False)
+        with settings.open("a") as more:
+            more.write("[metrics]\nport = 0\n")
         cluster = Cluster(settings, server.url, RUN, folder / "logs", actors=1, scorers=1, real=False)
         steps = Steps(folder / "run" / "metrics.jsonl")
         try:
             until(lambda: steps.look() >= 4, "fourth step", seconds=90)
+            LOGS.append(folder / "logs")
             yield server.url
         finally:
             cluster.close()
@@ -72,6 +79,17 @@ def test_json_has_what_there_is(url: str, capsys: pytest.CaptureFixture[str]) ->
     )
     ages = {one["stage"]: one["oldest_s"] for one in seen["streams"]}
     assert ages["tickets"] is not None and 0 <= ages["tickets"] < 60
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [("learner", "hero_policy_step"), ("scorer-0", "hero_scorer_groups_total")]
+)
+def test_its_processes_answer_http(url: str, name: str, counts: str) -> None:
+    [address] = re.findall(r"http://127\.0\.0\.1:\d+", next(LOGS[0].glob(f"{name}*")).read_text())
+    for probe in ("livez", "readyz"):
+        assert httpx.get(f"{address}/{probe}").text == "ok\n"
+    [value] = re.findall(rf"^{counts} (.*)$", httpx.get(f"{address}/metrics").text, re.M)
+    assert float(value) >= 4
 
 
 def test_keys_leaf_through_the_latest_groups(url: str) -> None:
