@@ -27,7 +27,6 @@ from tests.chaos.steps import Steps
 from tests.until import until
 
 RUN = "seen-1"
-LOGS: list[Path] = []
 
 
 def text_of(app: Top) -> str:
@@ -37,9 +36,13 @@ def text_of(app: Top) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("seen")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
     """Of the broker of a run that has made some steps."""
-    folder = tmp_path_factory.mktemp("seen")
     with LocalServer(folder / "broker", memory_mb=256) as server:
         settings = job.prepare(folder, folder / "run", real=False)
         with settings.open("a") as more:
@@ -48,7 +51,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         steps = Steps(folder / "run" / "metrics.jsonl")
         try:
             until(lambda: steps.look() >= 4, "fourth step", seconds=90)
-            LOGS.append(folder / "logs")
             yield server.url
         finally:
             cluster.close()
@@ -84,8 +86,8 @@ def test_json_has_what_there_is(url: str, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("name", "counts"), [("learner", "hero_policy_step"), ("scorer-0", "hero_scorer_groups_total")]
 )
-def test_its_processes_answer_http(url: str, name: str, counts: str) -> None:
-    [address] = re.findall(r"http://127\.0\.0\.1:\d+", next(LOGS[0].glob(f"{name}*")).read_text())
+def test_its_processes_answer_http(url: str, folder: Path, name: str, counts: str) -> None:
+    [address] = re.findall(r"http://127\.0\.0\.1:\d+", next((folder / "logs").glob(f"{name}*")).read_text())
     for probe in ("livez", "readyz"):
         assert httpx.get(f"{address}/{probe}").text == "ok\n"
     [value] = re.findall(rf"^{counts} (.*)$", httpx.get(f"{address}/metrics").text, re.M)
