@@ -59,8 +59,7 @@ def page(*parts: RenderableType) -> Group:
 
 def head(seen: Snapshot) -> Text:
     """Where the run is, its pace, its books."""
-    lines = [f"run {seen.run} at {seen.broker}" + ("  OVER" if seen.over else "")]
-    lines.append("  ".join(_progress(seen)))
+    lines = [f"run {seen.run}" + ("  OVER" if seen.over else ""), "  ".join(_progress(seen))]
     if seen.books is None:
         lines.append("no learner has been heard of")
     else:
@@ -68,8 +67,8 @@ def head(seen: Snapshot) -> Text:
         lines.append(f"books: {seen.books.get('issued', 0):,} issued = {parts}")
         if not seen.balanced:
             lines.append("THE BOOKS DO NOT BALANCE")
-    memory = f"broker memory {seen.memory_share:.0%}  " if seen.memory_share else ""
-    lines.append(f"{memory}dead letters {seen.dead_letters}" + ("  hero queue list" if seen.dead_letters else ""))
+    lines.append(f"dead letters: {seen.dead_letters}" + ("  (hero queue list)" if seen.dead_letters else ""))
+    lines.append(f"broker: {seen.broker}" + (f"  memory {seen.memory_share:.0%}" if seen.memory_share else ""))
     return _text(*lines)
 
 
