@@ -131,7 +131,7 @@ def test_a_broker_that_goes_away_is_said_to_and_comes_back() -> None:
 
         async def sees(words: str) -> None:
             for _ in range(200):
-                if words in (text := text_of(app)):
+                if words in (text := " ".join(text_of(app).split())):
                     return
                 await pilot.pause(0.1)
             raise AssertionError(f"no {words!r} in {text}")
