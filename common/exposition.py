@@ -46,6 +46,7 @@ HEARTBEATS: dict[str, tuple[_Known, ...]] = {
     ),
     "learner": (
         _Known("steps", "gauge", "hero_learner_steps_wanted", "Steps that the run is to have."),
+        _Known("max_staleness", "gauge", "hero_learner_max_staleness", "Oldest group that is trained on, in steps."),
         _Known("ready", "gauge", "hero_learner_groups_ready", "Scored groups that wait for the next step."),
     ),
 }
@@ -132,9 +133,8 @@ def of_step(steps: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     if not steps:
         return
     last = steps[-1]
-    yield GaugeMetricFamily(
-        "hero_step_time_seconds", "When the last step ended, since 1970.", value=number(last.get("time"))
-    )
+    ended = number(last.get("time"))
+    yield GaugeMetricFamily("hero_step_timestamp_seconds", "When the last step ended, since 1970.", value=ended)
     for key, about in OF_STEP.items():
         if key in last:
             yield GaugeMetricFamily(f"hero_step_{key}", about, value=number(last[key]))

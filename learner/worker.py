@@ -302,6 +302,7 @@ class Learner:
                 "step": self._step,
                 "steps": self._settings.run.steps,
                 "ready": len(self._ready),
+                "max_staleness": self._options.max_staleness,
                 **self._ledger.audit(),
                 **self._evaluation.audit(),
                 **self._waiting.state,
