@@ -125,8 +125,8 @@ def describe(sections: Sequence[str]) -> str:
 
 
 def dump(settings: Sections) -> str:
-    """The resolved settings as JSON, for the run folder."""
-    return settings.model_dump_json(indent=2)
+    """The resolved settings as JSON, for the run folder: without the broker's address, which may hold a password."""
+    return settings.model_dump_json(indent=2, exclude={"broker": {"url"}})
 
 
 def from_dump(text: str) -> Sections:

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -41,13 +42,15 @@ class Child:
 
 
 class Children:
-    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`, older output in `.log.1`.
+    """Every child's exact command is in `logs/NAME.cmd`, its output in `logs/NAME.log`, older output in `.log.1`. The
+    broker's address is in its environment alone (REDIS_URL), where no list of processes shows it.
 
     Ranks 1, 2, ... of the learner write to `learner-rank1.log` and so on.
     """
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, logs: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`environment`: what they have beside ours."""
+        self._logs, self._environment = logs, environment
         logs.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, Child] = {}
 
@@ -58,7 +61,7 @@ class Children:
         command = [sys.executable, "-m", "deploy.cli", *arguments]
         (self._logs / f"{name}.cmd").write_text(shlex.join(command) + "\n")
         logs = [self._logs / (f"{name}-rank{rank}.log" if rank else f"{name}.log") for rank in range(ranks)]
-        processes = Processes(command, threads, cores, logs)
+        processes = Processes(command, threads, cores, logs, self._environment)
         self._children[name] = Child(name, command, threads, cores, logs, processes)
 
     def learner_ended(self) -> bool:
@@ -83,7 +86,7 @@ class Children:
                     f"{self.last_words(child.name)}"
                 )
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.logs[child.processes.blame()]))
-            child.processes = Processes(child.command, child.threads, child.cores, child.logs)
+            child.processes = Processes(child.command, child.threads, child.cores, child.logs, self._environment)
 
     def bound_logs(self) -> None:
         """Moves a log that has grown large to `.log.1`; the child goes on in the emptied file, for it appends."""

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from common.errors import RankLost
 from common.lifecycle import computing_environment, die_with_parent
@@ -19,8 +20,16 @@ END_S = 20.0  # after the first rank: the others find out why, and end too
 class Processes:
     """One process for each log file: rank 0, 1, ... of the same command."""
 
-    def __init__(self, command: Sequence[str], threads: int, cores: set[int] | None, logs: Sequence[Path]) -> None:
-        common = computing_environment(threads) | {"PYTHONUNBUFFERED": "1"}
+    def __init__(
+        self,
+        command: Sequence[str],
+        threads: int,
+        cores: set[int] | None,
+        logs: Sequence[Path],
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`environment`: what they have beside ours."""
+        common = computing_environment(threads) | {"PYTHONUNBUFFERED": "1"} | environment
         port = _free_port()
         self._processes = [
             _spawn(command, common | (_launched(rank, len(logs), port) if len(logs) > 1 else {}), cores, log)

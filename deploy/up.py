@@ -76,8 +76,8 @@ def run(settings: Sections) -> int:
     with keep_to(cores.others), _broker_url(settings, folder) as url:
         broker = Broker(url, run_id, "up", stop=stop)
         broker.check()
-        children = Children(folder / "logs")
-        workers = _start(children, settings, settings_file, url, run_id, cores)
+        children = Children(folder / "logs", {"REDIS_URL": url})  # which may hold a password
+        workers = _start(children, settings, settings_file, run_id, cores)
         watch = Watch(settings, broker)
         try:
             with watch.bar:
@@ -152,8 +152,8 @@ def _cores(settings: Sections) -> Cores:
     return apart or shared
 
 
-def _start(children: Children, settings: Sections, file: Path, url: str, run_id: str, cores: Cores) -> list[str]:
-    common = [str(file), "--broker.url", url, "--run.id", run_id]
+def _start(children: Children, settings: Sections, file: Path, run_id: str, cores: Cores) -> list[str]:
+    common = [str(file), "--run.id", run_id]
     learner = settings.learner
     ports = _ports(settings)
     children.start("learner", ["learner", *common, *next(ports)], learner.threads, ranks=learner.ranks)

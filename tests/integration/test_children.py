@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from common import config
 from common.errors import ChildFailed, MemoryFull, RankLost
+from common.settings import Sections
 from deploy import children, processes
 from deploy.children import Child, Children
+from deploy.cores import Cores, current
 from deploy.processes import Processes
+from deploy.up import _start
 from tests.small_disk import SmallDisk
 from tests.until import until
 
@@ -145,3 +149,25 @@ def test_being_killed_is_no_fault_of_a_child_and_a_learner_comes_back_too(logs: 
     before = running.pids()
     running.restart_dead(lambda: False)
     assert running.pids() == before
+
+
+def test_a_password_is_neither_in_a_command_nor_in_the_run_folder(tmp_path: Path) -> None:
+    # Given a broker that asks for a password
+    url = "redis://hero:geheim@127.0.0.1:1/0"
+    settings = Sections.model_validate({"broker": {"url": url}, "run": {"folder": str(tmp_path)}})
+    (tmp_path / "settings.json").write_text(config.dump(settings))
+    # When its processes are started
+    running = Children(tmp_path / "logs", {"REDIS_URL": url})
+    try:
+        workers = _start(running, settings, tmp_path / "settings.json", "r-1", Cores([current()], current()))
+        pids = running.pids()
+        # Then they have it where nobody else reads, and nowhere else
+        assert {"learner", *workers} == pids.keys()
+        for pid in pids.values():
+            assert b"geheim" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"geheim" in Path(f"/proc/{pid}/environ").read_bytes()
+        until(lambda: None not in map(running.exit_code, pids), "end of all: nobody answers", seconds=120)
+        assert "127.0.0.1:1" in running.last_words("scorer-0")
+        assert not [f for f in tmp_path.rglob("*") if f.is_file() and "geheim" in f.read_text(errors="replace")]
+    finally:
+        running.stop()
