@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from common.exposition import OF_STEP
 from common.lifecycle import die_with_parent
 from common.settings import Sections
 from common.streams import Broker
@@ -23,6 +24,7 @@ from tests.until import until
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 RULES = MONITORING / "alerts.yml"
 
+FREE_PORT = Sections.model_validate({"metrics": {"port": 0}})
 LAG, PENDING = 'hero_stream_lag{stage="rollouts"}', 'hero_stream_pending{stage="rollouts"}'
 ISSUED, TRAINED = 'hero_tickets{lane="train",outcome="issued"}', 'hero_tickets{lane="train",outcome="trained"}'
 UNKNOWN = " ".join(["NaN"] * 120)
@@ -110,21 +112,28 @@ def learner(broker: Broker) -> Iterator[Vitals]:
     broker.check()
     incarnation = broker.take_over()
     broker.issue_together([make.ticket(broker.run, id, incarnation=incarnation) for id in range(3)])
-    names = ("reward_mean", "accuracy", "rm_score_mean", "staleness_max")
-    broker.remember({"step": 1, "time": 1.7e9, **dict.fromkeys(names, 0.5), "status_correct": 8}, [])
+    broker.remember({"step": 1, "time": 1.7e9, **dict.fromkeys(OF_STEP, 0.5), "status_correct": 8}, [])
     books = {"issued": 3, "in_flight": 3, "trained": 0, "dropped": 0, "dead_lettered": 0}
     broker.heartbeat({"role": "learner", "step": 1, "steps": 9, "max_staleness": 2, **books})
-    yield Vitals(Sections.model_validate({"metrics": {"port": 0}}), broker, "learner")
+    yield Vitals(FREE_PORT, broker, "learner")
 
 
-def test_every_metric_of_the_rules_is_one_of_ours(learner: Vitals, broker: Broker) -> None:
-    own = Broker(broker.url, broker.run, "actor")
-    own.heartbeat({"role": "actor", "max_logprob_difference": 0.1})
-    actor = Vitals(Sections.model_validate({"metrics": {"port": 0}}), own, "actor")
-    told = "".join(httpx.get(f"{vitals.address}/metrics").text for vitals in (learner, actor))
+def shown() -> list[str]:
+    """The dashboard's expressions."""
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_every_metric_of_rules_and_dashboard_is_one_of_ours(learner: Vitals, broker: Broker) -> None:
+    told = httpx.get(f"{learner.address}/metrics").text
+    for role, beat in (("actor", {"max_logprob_difference": 0.1, "tokens": 9}), ("scorer", {"groups": 3})):
+        own = Broker(broker.url, broker.run, role)
+        own.heartbeat({"role": role, **beat})
+        told += httpx.get(f"{Vitals(FREE_PORT, own, role).address}/metrics").text
     ours = set(re.findall(r"^(hero_\w+)", told, re.M))
     expressions = re.sub(r"\{[^{}]*\}|annotations:.*?(?=- alert|\Z)", "", RULES.read_text(), flags=re.S)
-    assert (wanted := set(re.findall(r"\bhero_\w+", expressions))) and wanted <= ours, wanted - ours
+    wanted = set(re.findall(r"\bhero_\w+", expressions + " ".join(shown())))
+    assert len(wanted) > 25 and wanted <= ours, wanted - ours
 
 
 def test_a_real_prometheus_scrapes_it(learner: Vitals, tmp_path: Path) -> None:
@@ -162,6 +171,10 @@ def test_a_real_prometheus_scrapes_it(learner: Vitals, tmp_path: Path) -> None:
         assert lag["value"][1] == "3"
         [astray] = asked("sum(hero_tickets{outcome='issued'}) - sum(hero_tickets{outcome!='issued'})")
         assert astray["value"][1] == "0"
+        for expression in shown():
+            query = {"query": expression}
+            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params=query)
+            assert answer.status_code == 200, (expression, answer.text)
         rules = httpx.get(f"http://127.0.0.1:{port}/api/v1/rules").json()["data"]["groups"][0]["rules"]
         assert sorted(rule["name"] for rule in rules) == sorted(FAULTS)
         assert all(rule["health"] in ("ok", "unknown") for rule in rules)
