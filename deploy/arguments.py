@@ -76,7 +76,8 @@ def parser(name: str, command: Command, with_settings: bool) -> argparse.Argumen
         found.add_argument("config", type=Path, nargs="?", help="TOML file; deploy/configs/ has examples")
     if name == "up":
         found.add_argument("--dry-run", action="store_true", help="check the settings and print them; start nothing")
-    found.set_defaults(rewards=None)
+        found.add_argument("--autoscale", metavar="MOST", help="short for --scorer.most: scorers come and go with lag")
+    found.set_defaults(rewards=None, autoscale=None)
     if command.sections:
         about = "short for --reward.mode" if "reward" in command.sections else argparse.SUPPRESS
         found.add_argument("--rewards", choices=("hero", "verifier", "rm", "blend"), help=about)

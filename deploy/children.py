@@ -53,6 +53,8 @@ class Children:
         self._logs, self._environment = logs, environment
         logs.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, Child] = {}
+        self._retired: list[tuple[Child, float]] = []
+        """Who was asked to leave, and when it has to have left."""
 
     def start(
         self, name: str, arguments: list[str], threads: int, cores: set[int] | None = None, ranks: int = 1
@@ -74,6 +76,7 @@ class Children:
         Raises ChildFailed with the end of its log when one cannot be kept alive. Being killed is no fault of its own.
         """
         now = time.monotonic()
+        self._end_retired()
         for child in self._children.values():
             code = child.processes.poll()
             if code is None or (child.name == "learner" and _ended(child)) or (code == 0 and over()):
@@ -87,6 +90,19 @@ class Children:
                 )
             log.warning("restarted", child=child.name, exit_code=code, log=str(child.logs[child.processes.blame()]))
             child.processes = Processes(child.command, child.threads, child.cores, child.logs, self._environment)
+
+    def retire(self, name: str) -> None:
+        """Asks a child to drain, and does not start it again."""
+        child = self._children.pop(name)
+        child.processes.ask(signal.SIGTERM)
+        self._retired.append((child, time.monotonic() + DRAIN_S))
+
+    def _end_retired(self) -> None:
+        for child, deadline in self._retired:
+            if child.processes.poll() is None and time.monotonic() > deadline:
+                log.warning("did not drain in time, killed", child=child.name, seconds=DRAIN_S)
+                child.processes.kill()
+        self._retired = [(child, deadline) for child, deadline in self._retired if child.processes.poll() is None]
 
     def bound_logs(self) -> None:
         """Moves a log that has grown large to `.log.1`; the child goes on in the emptied file, for it appends."""
@@ -117,6 +133,7 @@ class Children:
         chosen = [c for name, c in self._children.items() if names is None or name in names]
         for child in chosen:
             child.processes.ask(signal.SIGTERM)
+        chosen += [child for child, _ in self._retired] if names is None else []
         deadline = time.monotonic() + DRAIN_S
         for child in chosen:
             try:

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = [*settings, *unknown]
     if parsed.rewards:
         flags += ["--reward.mode", parsed.rewards]
+    if parsed.autoscale:
+        flags += ["--scorer.most", parsed.autoscale]
     try:
         return command.run(parsed, flags)
     except HeroError as error:

@@ -124,6 +124,7 @@ COMMANDS: dict[str, Command] = {
         """  hero up deploy/configs/quickstart.toml
   hero up deploy/configs/quickstart.toml --rewards verifier --run.folder runs/verifier-only
   hero up my.toml --learner.lr 2e-5 --scorer.count 4
+  hero up my.toml --scorer.count 1 --autoscale 8      1 to 8 scorers, as the lag of the rollouts asks for
   hero up my.toml --dry-run            check the settings, start nothing
   HERO_LEARNER__LR=2e-5 hero up my.toml
 

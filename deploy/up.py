@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from deploy.cores import Cores, current, divide, keep_to
 from deploy.evaluation import rows, sets
 from deploy.evaluation import run as evaluation
 from deploy.run_folder import note_broker_url, open_run, write_atomically
+from deploy.scaling import Scaling
 from deploy.show import closing_table, console, draw_curves
 from deploy.summary import lines_by_step, summarize
 from deploy.watch import Watch
@@ -77,13 +78,15 @@ def run(settings: Sections) -> int:
         broker = Broker(url, run_id, "up", stop=stop)
         broker.check()
         children = Children(folder / "logs", {"REDIS_URL": url})  # which may hold a password
-        workers = _start(children, settings, settings_file, run_id, cores)
+        start_scorer = _start(children, settings, settings_file, run_id, cores)
+        scaling = Scaling(settings.scorer, broker, children, start_scorer, folder)
         watch = Watch(settings, broker)
         try:
             with watch.bar:
                 while not stop.is_set() and not children.learner_ended():
                     children.restart_dead(broker.over)
                     children.bound_logs()
+                    scaling.look()
                     watch.look()
                     stop.wait(LOOK_EVERY_S)
                 if stop.is_set():
@@ -92,7 +95,7 @@ def run(settings: Sections) -> int:
                 watch.look()
         finally:
             children.stop(["learner"])
-            children.stop(workers)
+            children.stop()
         worst = watch.worst_difference()
     code = children.exit_code("learner")
     if code and not (stop.is_set() and code == -signal.SIGTERM):  # it was stopped before it could listen
@@ -152,7 +155,8 @@ def _cores(settings: Sections) -> Cores:
     return apart or shared
 
 
-def _start(children: Children, settings: Sections, file: Path, run_id: str, cores: Cores) -> list[str]:
+def _start(children: Children, settings: Sections, file: Path, run_id: str, cores: Cores) -> Callable[[str], None]:
+    """Starts everybody. Returns what starts one scorer more, by its name."""
     common = [str(file), "--run.id", run_id]
     learner = settings.learner
     ports = _ports(settings)
@@ -160,10 +164,13 @@ def _start(children: Children, settings: Sections, file: Path, run_id: str, core
     actors = [f"actor-{number}" for number in range(settings.actor.count)]
     for name, own in zip(actors, cores.actors, strict=True):
         children.start(name, ["actor", *common, *next(ports)], settings.actor.threads, own)
-    scorers = [f"scorer-{number}" for number in range(settings.scorer.count)]
-    for name in scorers:
+
+    def start_scorer(name: str) -> None:
         children.start(name, ["scorer", *common, *next(ports)], settings.scorer.threads)
-    return actors + scorers
+
+    for number in range(settings.scorer.count):
+        start_scorer(f"scorer-{number}")
+    return start_scorer
 
 
 def _ports(settings: Sections) -> Iterator[list[str]]:

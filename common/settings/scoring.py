@@ -14,6 +14,14 @@ class ScorerSettings(Section):
 
     count: Annotated[int, Field(ge=0)] = 2
     """Scorers that `hero up` starts; more may join at any time."""
+    most: Positive | None = None
+    """Unset: `count` it is. Else `hero up` starts up to so many while rollouts wait, and ends them down to `count`."""
+    lag_each: Annotated[float, Field(gt=0)] = 16
+    """Rollouts that wait, for each scorer there should be."""
+    pending_each: Annotated[float, Field(gt=0)] = 32
+    """Rollouts that are being scored, for each scorer there should be."""
+    window_s: Annotated[float, Field(ge=0)] = 60
+    """A scorer ends when nothing has asked for it for so long."""
     batch_groups: Positive = 16
     """Rollouts that one scorer takes at once."""
     threads: Positive = 1

@@ -85,6 +85,12 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
             'goes with reward_model.backend = "http": set both, or none',
         ),
         (
+            s.scorer.most is not None and s.scorer.most < s.scorer.count,
+            "scorer.most",
+            s.scorer.most,
+            f"is below scorer.count = {s.scorer.count}: raise it, or leave it out",
+        ),
+        (
             s.sft.source == "samples" and not s.sft.base,
             "sft.source",
             "samples",

@@ -87,6 +87,8 @@ def test_an_unknown_key_is_refused_with_what_may_be_meant(tmp_path: Path, text: 
         ("[learner]\nmax_staleness = -1", "learner.max_staleness", "-1", "greater than or equal to 0"),
         ("[learner]\ngroups_per_step = 'many'", "learner.groups_per_step", "'many'", "integer"),
         ("[weights]\nkeep = 1", "weights.keep", "1", "greater than or equal to 2"),
+        ("[scorer]\ncount = 3\nmost = 2", "scorer.most", "2", "is below scorer.count = 3"),
+        ("[metrics]\nport = 70000", "metrics.port", "70000", "less than or equal to 65535"),
         ("[run]\nname = 'a/b'", "run.name", "'a/b'", "pattern"),
         ("[data]\ntrain = 'x.jsonl'\n[verifier]\nkind = 'task'", "verifier.kind", "task", 'use "math"'),
         ("[data]\ntrain = 'reasoning-gym'\nfamilies = {}", "data.families", "{}", "families = {chain_sum"),
