@@ -40,8 +40,7 @@ class Player(threading.Thread):
     def run(self) -> None:
         while not self.stop.is_set():
             orders = self.broker.read("tickets", 99, 10) + self.broker.read("eval:tickets", 99, 0)
-            policy = self.broker.policy()  # after the tickets: never older than the learner that issued them
-            self.step = policy.step if policy else self.step
+            self.follow()  # after the tickets: never older than the learner that issued them
             for order in orders:
                 if order.ticket.lane == "train":
                     self.seen[order.ticket.id, order.ticket.attempt] += 1
@@ -49,6 +48,14 @@ class Player(threading.Thread):
             for made in self.broker.read("rollouts", 99, 0) + self.broker.read("eval:rollouts", 99, 0):
                 assert isinstance(made.message, Rollout)
                 self.score(made, made.message)
+            self.turn()
+
+    def follow(self) -> None:
+        policy = self.broker.policy()
+        self.step = policy.step if policy else self.step
+
+    def turn(self) -> None:
+        """Called again and again, also when nothing comes."""
 
     def sample(self, order: Delivery, ticket: Ticket) -> None:
         self.broker.hand_over(order, rollout(ticket, step=self.step))

@@ -191,7 +191,10 @@ class Halting(Answering):
             self.kept.append(order)
         else:
             super().sample(order, ticket)
+
+    def turn(self) -> None:
         if self.go_on.is_set():
+            self.follow()
             for one in self.kept:
                 super().sample(one, one.ticket)
             self.kept.clear()
@@ -237,6 +240,7 @@ def test_answers_of_a_branch_that_was_left_are_asked_again(bench: Bench) -> None
         first._issue()
         first._gather()
         first._train()
+    first._publisher.settle()
     player.go_on.set()
     until(
         lambda: first._issue() or [1 for versions in _versions(bench.broker) if versions[0][2] == 1],
