@@ -16,7 +16,7 @@ import structlog
 
 from common.backlog import Backlog
 from common.dead_letters import LETTER_BODY_BYTES, MOST_LETTERS
-from common.errors import BrokerUnavailable, SchemaError
+from common.errors import BrokerUnavailable, NewerWire, SchemaError
 from common.lanes import GROUPS, Stage, lane_of, named, state_of
 from common.schema import DeadLetter, Message, Rollout, Scored, Ticket, pack, unpack
 
@@ -24,6 +24,7 @@ EXPECTED = {"tickets": Ticket, "rollouts": Rollout, "scored": Scored}
 """What the stages of either lane carry."""
 
 LISTED = 10_000  # pending messages, without what they say
+TRIED_BY = 5  # readers that are too old for a message, before it is given up
 CLAIMED_TOGETHER = 64  # half a megabyte each, at worst more: a reply must come within the client's timeout
 
 _WHOLE = re.compile(rb"0|[1-9][0-9]{0,14}")
@@ -124,6 +125,11 @@ class Deliveries(Backlog):
             try:
                 message = message_of(stage, fields or {}, self.run)
             except SchemaError as error:
+                if isinstance(error, NewerWire) and times.get(entry, 0) + 1 < TRIED_BY:
+                    log.warning(
+                        "left to a newer process when its lease runs out", stage=stage, entry=entry, why=str(error)
+                    )
+                    continue
                 body = (fields or {}).get(b"m", b"")
                 reason, trace, (id, attempt) = f"unreadable: {error}", traceback.format_exc(), _named(fields or {})
                 if not self._bury(stage, entry, id, attempt, reason, trace, body) and id is not None:

@@ -16,6 +16,7 @@ HeroError                   exit code 1
 ├── BooksError              10  the ledger does not balance
 ├── ChildFailed             11  a process of the run died too often
 ├── SchemaError             12  a message is not ours, truncated, or over a limit
+│   └── NewerWire               it is of a later release than this process
 ├── QueueError              13  hero queue was asked for what is not there, or could not do all of it
 ├── ShadowError             14  hero shadow was asked for a run that is not there, or a name that is taken
 ├── Diverged                15  gradients stay not finite
@@ -90,6 +91,10 @@ class ChildFailed(HeroError):
 
 class SchemaError(HeroError):
     exit_code = 12
+
+
+class NewerWire(SchemaError):
+    pass
 
 
 class QueueError(HeroError):

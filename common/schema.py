@@ -6,6 +6,11 @@ A message is a head of nine bytes (b"HERO", version, CRC-32 of the rest) and one
 tensor in it is a map of raw little-endian bytes with dtype and shape (25 to 50 times cheaper than a list of ints).
 Whatever arrives is hostile until `unpack` has checked every type, length and range; it raises SchemaError and never
 anything else. The checksum is for accidents: a bit that flips in a token id would be trained on without a word.
+
+The version in a head is the oldest wire whose readers understand the message, and `unpack` reads OLDEST_WIRE and all
+since: so processes of two releases work on one run while it is upgraded. A field that is new has a default that stands
+for its absence. A change that older readers would misread is made in two releases: one that reads it, then one that
+writes it.
 """
 
 from __future__ import annotations
@@ -21,12 +26,13 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import SchemaError
+from common.errors import NewerWire, SchemaError
 from common.lanes import LANES, Lane
 from common.untrusted import MAX_TEXT_CHARS, MAX_TOKENS, Fields, plain_values
 from common.weights.manifest import CHECKSUM_BYTES, ITEM_BYTES, Layout, Manifest
 
-WIRE_VERSION = 5
+WIRE_VERSION = 6
+OLDEST_WIRE = 5  # without adapters and rings
 MAX_MESSAGE_BYTES = 64 * 2**20  # 16 completions of 8,192 tokens are 2 MB; this leaves room for long contexts
 MAX_COMPLETIONS = 1024
 MAX_GROUP_TOKENS = MAX_MESSAGE_BYTES // 8  # an id and a log-probability take 8 bytes
@@ -273,7 +279,7 @@ def pack(message: Message) -> bytes:
     """Bytes of a message. Raises SchemaError when it is over MAX_MESSAGE_BYTES."""
     # msgpack walks the plain values itself and asks for the rest; "replace": a lone surrogate has no bytes.
     rest: bytes = msgpack.packb({"k": message.KIND, "b": message}, default=_plain, unicode_errors="replace")
-    data = _HEAD.pack(_MAGIC, WIRE_VERSION, zlib.crc32(rest)) + rest
+    data = _HEAD.pack(_MAGIC, _understood_since(message), zlib.crc32(rest)) + rest
     if len(data) > MAX_MESSAGE_BYTES:
         raise SchemaError(
             f"a {message.KIND} of {len(data):,} bytes is over the limit of {MAX_MESSAGE_BYTES:,}; "
@@ -283,17 +289,19 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(data: bytes) -> Message:
-    """The checked message in `data`; raises SchemaError with what is wrong."""
+    """The checked message in `data`; raises SchemaError with what is wrong, NewerWire for one of a later release."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise SchemaError(f"message of {len(data):,} bytes is over the limit of {MAX_MESSAGE_BYTES:,}")
     if len(data) < _HEAD.size or not data.startswith(_MAGIC):
         raise SchemaError("not a message of ours: it has no head")
     _, version, checksum = _HEAD.unpack_from(data)
-    if version != WIRE_VERSION:
-        raise SchemaError(f"wire version {version}, this process speaks {WIRE_VERSION}; upgrade the older side")
     rest = memoryview(data)[_HEAD.size :]
     if checksum != zlib.crc32(rest):
         raise SchemaError("damaged on its way: the checksum in its head is not that of the rest")
+    if version > WIRE_VERSION:
+        raise NewerWire(f"wire version {version}, this process reads up to {WIRE_VERSION}; upgrade it")
+    if version < OLDEST_WIRE:
+        raise SchemaError(f"wire version {version}, this process reads {OLDEST_WIRE} and later; upgrade its sender")
     outer = plain_values(rest)
     if type(outer) is not dict or set(outer) != {"k", "b"}:
         raise SchemaError("not a message of ours: no kind and body")
@@ -301,6 +309,13 @@ def unpack(data: bytes) -> Message:
     if reader is None:
         raise SchemaError(f"unknown kind of message: {outer['k']!r:.80}")
     return reader(Fields(outer["b"], outer["k"]))
+
+
+def _understood_since(message: Message) -> int:
+    """The oldest wire whose readers understand it."""
+    policy = message.policy if isinstance(message, Carried) else message
+    adapters = isinstance(policy, Policy) and policy.frozen is not None
+    return 6 if adapters or isinstance(message, Ring) else OLDEST_WIRE
 
 
 _MAGIC = b"HERO"
@@ -507,7 +522,7 @@ def _carried(m: Fields) -> Carried:
 
 def _part(m: Fields) -> Part:
     counts = (m.count("step"), m.optional("base", m.count), m.count("chunks"), m.count("bytes"))
-    return Part(*counts, frozen=m.flag("frozen"))
+    return Part(*counts, frozen=m.optional("frozen", m.flag) or False)
 
 
 def _ring(m: Fields) -> Ring:

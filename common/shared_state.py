@@ -18,6 +18,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisClusterException
 
+from common import __version__
 from common.connection import Connection
 from common.errors import Fenced
 from common.schema import Policy, pack
@@ -26,6 +27,7 @@ from common.untrusted import count, version
 
 HEARTBEAT_TEXTS = (
     "role",
+    "code",
     "checksum",
     "weights_from",
     "waits_for",
@@ -97,8 +99,8 @@ class SharedState(Connection):
 
     def heartbeat(self, state: Mapping[str, Any]) -> None:
         """Says that this process lives, and what it does."""
-        self.beat = state
-        self._script("heartbeat", ["procs"], [self.consumer, json.dumps(state)])
+        self.beat = {"code": __version__, **state}
+        self._script("heartbeat", ["procs"], [self.consumer, json.dumps(self.beat)])
 
     def _tell_full(self, what: str, seconds: float, until: str) -> None:
         waits = {"waits_for": f"room in the broker: {what}", "waits_s": seconds, "waits_until": until}

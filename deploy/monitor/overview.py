@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -68,6 +69,9 @@ def head(seen: Snapshot) -> Text:
         if not seen.balanced:
             lines.append("THE BOOKS DO NOT BALANCE")
     lines.append(f"dead letters: {seen.dead_letters}" + ("  (hero queue list)" if seen.dead_letters else ""))
+    releases = Counter(str(one.state.get("code", "?"))[:20] for one in seen.processes if one.state)
+    if len(releases) > 1:
+        lines.append("releases: " + ", ".join(f"{code} ({count})" for code, count in sorted(releases.items())))
     lines.append(f"broker: {seen.broker}" + (f"  memory {seen.memory_share:.0%}" if seen.memory_share else ""))
     return _text(*lines)
 

@@ -77,6 +77,16 @@ def test_books_that_do_not_balance_are_said_to() -> None:
     assert "no learner has been heard of" in shown(*overview(snapshot(books=None)))
 
 
+def test_an_upgrade_under_way_is_seen() -> None:
+    def beside(*codes: str) -> str:
+        found = [Process(f"scorer-a-{code}", "scorer", "a", 1.0, 0, 0.0, {"code": code}) for code in codes]
+        return shown(*overview(snapshot(processes=found)))
+
+    assert "releases: 0.1.0 (2), 0.2.0 (1)" in beside("0.1.0", "0.2.0", "0.1.0")
+    assert "releases" not in beside("0.1.0", "0.1.0")
+    assert "releases" in beside("0.1.0", HOSTILE)
+
+
 def test_a_lag_that_the_server_cannot_tell_is_unknown_and_not_none() -> None:
     streams = [Stream("rollouts", 7, None, 2, 0.5)]
     [line] = [line for line in shown(*overview(snapshot(streams=streams))).splitlines() if line.startswith("rollouts")]

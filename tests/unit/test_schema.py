@@ -205,7 +205,7 @@ def test_every_flipped_bit_is_found(message: Message) -> None:
                 unpack(bytes(broken))
 
 
-OURS = schema.WIRE_VERSION
+OURS, OLDEST = schema.WIRE_VERSION, schema.OLDEST_WIRE
 
 
 def sealed(rest: Any, version: int = schema.WIRE_VERSION, magic: bytes = b"HERO") -> bytes:
@@ -388,8 +388,8 @@ def test_what_cannot_be_is_refused_with_what_is_wrong(message: Message, change: 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (sealed({"k": "ticket", "b": {}}, version=OURS - 1), f"wire version {OURS - 1}, this process speaks {OURS}"),
-        (sealed({"k": "ticket", "b": {}}, version=OURS + 1), f"wire version {OURS + 1}, this process speaks {OURS}"),
+        (sealed({}, version=OLDEST - 1), f"wire version {OLDEST - 1}, this process reads {OLDEST} and later"),
+        (sealed({}, version=OURS + 1), f"wire version {OURS + 1}, this process reads up to {OURS}; upgrade it"),
         (sealed({"k": "ticket", "b": {}}, magic=b"ZERO"), "it has no head"),
         (msgpack.packb({"v": 2, "k": "ticket", "b": {}}), "it has no head"),
         (b"HERO" + bytes([OURS]), "it has no head"),
