@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import config, schema
+from common import schema
 from common.deliveries import TRIED_BY, Delivery
 from common.errors import NewerWire
 from common.schema import OLDEST_WIRE, WIRE_VERSION, Carried, DeadLetter, Frozen, Part, Ring, Ticket, pack, unpack
-from common.settings import Sections
 from common.streams import Broker
 from tests.integration.learning import Bench, Player, finish
 from tests.make import policy, rollout, scored, ticket
@@ -107,7 +106,7 @@ class Sampling(Player):
 def test_scorers_change_over_while_a_run_trains(broker: Broker, model: Path, tmp_path: Path) -> None:
     settings = tmp_path / "scorer.json"
     scoring = {"reward": {"mode": "verifier"}, "verifier": {"children": 1}, "broker": {"claim_after_ms": 2000}}
-    settings.write_text(config.dump(Sections.model_validate(scoring)))
+    settings.write_text(json.dumps(scoring))
     bench = Bench(broker, model, tmp_path)
     running: list[subprocess.Popen[bytes]] = []
 
