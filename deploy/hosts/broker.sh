@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# A broker for a run on several hosts: Valkey or Redis with a password, a file of its own on disk, and no eviction.
+#   bash deploy/hosts/broker.sh FOLDER [PORT] [MEMORY_MB]
+# FOLDER/url then has its address with the password, for this user alone: export REDIS_URL=$(cat FOLDER/url). It listens
+# on all addresses without TLS: keep it inside a network that you trust. SIGTERM ends it; started again it has its data.
+set -euo pipefail
+folder=${1:?usage: bash deploy/hosts/broker.sh FOLDER [PORT] [MEMORY_MB]} port=${2:-6379} memory_mb=${3:-4096}
+python=$(dirname "$0")/../../.venv/bin/python
+[ -x "$python" ] || python=python3
+server=$("$python" -c 'from common.server import find_server; print(find_server()[0])')
+
+umask 077
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+if [ ! -s "$folder/password" ]; then
+  "$python" -c 'import secrets; print(secrets.token_urlsafe(24))' >"$folder/password"
+fi
+password=$(cat "$folder/password")
+cat >"$folder/broker.conf" <<CONF
+port $port
+bind * -::*
+requirepass $password
+maxmemory ${memory_mb}mb
+maxmemory-policy noeviction
+appendonly yes
+save ""
+dir $folder
+CONF
+echo "redis://:$password@${HERO_HOST:-$(hostname -f)}:$port/0" >"$folder/url"
+exec "$server" "$folder/broker.conf"

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# A run on several hosts by ssh: broker and learner here, actors and scorers there, until it is over or Ctrl-C.
+#   bash deploy/hosts/start.sh my.toml --actors gpu1,gpu2 --scorers cpu1,cpu1,cpu2 [--folder DIR] [--port 6379]
+# A host that is named twice gets two. Each must have this project, installed, in the same folder as here or in --folder;
+# my.toml must be there too and set run.folder. What dies is not started again: the same command does that, and goes on.
+set -euo pipefail
+set -m  # every job is a process group, so that it ends as a whole
+usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
+here=$(cd "$(dirname "$0")/../.." && pwd)
+actors="" scorers="" folder=$here port=6379 config=""
+while [ $# -gt 0 ]; do
+  case $1 in
+    --actors) actors=$2; shift 2 ;;
+    --scorers) scorers=$2; shift 2 ;;
+    --folder) folder=$2; shift 2 ;;
+    --port) port=$2; shift 2 ;;
+    -h | --help) usage; exit 0 ;;
+    -*) echo "$1: there is no such option" >&2; usage >&2; exit 2 ;;
+    *) config=$1; shift ;;
+  esac
+done
+if [ -z "$config" ] || [ -z "$actors" ] || [ -z "$scorers" ]; then usage >&2; exit 2; fi
+run=$("$here/.venv/bin/python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["run"]["folder"])' \
+  "$config") || { echo "$config: is there no run.folder in it?" >&2; exit 2; }
+id=$(basename "$run" | tr -c 'A-Za-z0-9_.\n-' -)
+logs=$run-hosts
+mkdir -p "$logs"
+jobs=() broker=""
+# end JOB...: asks these jobs to end, and waits.
+end() {
+  for job in "$@"; do kill -- "-$job" 2>/dev/null || true; done
+  for job in "$@"; do wait "$job" 2>/dev/null || true; done
+}
+trap 'end "${jobs[@]}"; end $broker' EXIT  # the broker last: who ends tells it so
+trap 'exit 130' INT TERM
+
+rm -f "$run-hosts/broker/url"
+bash "$here/deploy/hosts/broker.sh" "$run-hosts/broker" "$port" >"$logs/broker.log" 2>&1 &
+broker=$!
+until [ -s "$run-hosts/broker/url" ]; do
+  kill -0 "$broker" 2>/dev/null || { echo "the broker did not start; see $logs/broker.log" >&2; exit 6; }
+  sleep 0.1
+done
+REDIS_URL=$(cat "$run-hosts/broker/url")
+export REDIS_URL
+
+# What runs on the other host: the address comes on its input, where no list of processes shows it; it ends with that.
+# shellcheck disable=SC2016  # it is expanded there
+there='IFS= read -r REDIS_URL && export REDIS_URL && cd "$0" || exit 2
+exec 3<&0
+.venv/bin/hero "$@" </dev/null 3<&- & worker=$!
+{ cat <&3 >/dev/null; kill "$worker" 2>/dev/null; } & watch=$!
+wait "$worker"; code=$?
+kill "$watch" 2>/dev/null
+exit "$code"'
+there=${there//$'\n'/; }  # one line: not every shell there reads how bash quotes more
+# start HOST ROLE NUMBER ARGUMENT...
+start() {
+  local host=$1 role=$2 log=$logs/$2-$3-$1.log
+  shift 3
+  { echo "$REDIS_URL"; exec sleep infinity; } |
+    ssh -o BatchMode=yes -o ServerAliveInterval=15 "$host" sh -c "$(printf '%q ' "$there" "$folder" "$role" "$@")" \
+      >"$log" 2>&1 &
+  jobs+=($!)
+  echo "$role on $host: $log"
+}
+number=0
+for host in ${actors//,/ }; do start "$host" actor $((number += 1)) --run.id "$id"; done
+for host in ${scorers//,/ }; do start "$host" scorer $((number += 1)) "$config" --run.id "$id"; done
+echo "look at it: REDIS_URL=\$(cat $run-hosts/broker/url) $here/.venv/bin/hero top"
+
+"$here/.venv/bin/hero" learner "$config" --run.id "$id" &
+jobs+=($!)
+learner=$!
+code=0
+wait "$learner" || code=$?
+exit "$code"
