@@ -48,6 +48,9 @@ class Children:
     Ranks 1, 2, ... of the learner write to `learner-rank1.log` and so on.
     """
 
+    module = "deploy.cli"
+    """What they are started by."""
+
     def __init__(self, logs: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         """`environment`: what they have beside ours."""
         self._logs, self._environment = logs, environment
@@ -60,7 +63,7 @@ class Children:
         self, name: str, arguments: list[str], threads: int, cores: set[int] | None = None, ranks: int = 1
     ) -> None:
         """Starts `hero ARGUMENTS` under a name, on these cores or on ours; so many ranks of it as one child."""
-        command = [sys.executable, "-m", "deploy.cli", *arguments]
+        command = [sys.executable, "-m", self.module, *arguments]
         (self._logs / f"{name}.cmd").write_text(shlex.join(command) + "\n")
         logs = [self._logs / (f"{name}-rank{rank}.log" if rank else f"{name}.log") for rank in range(ranks)]
         processes = Processes(command, threads, cores, logs, self._environment)

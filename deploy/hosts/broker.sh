@@ -26,5 +26,5 @@ appendonly yes
 save ""
 dir $folder
 CONF
-echo "redis://:$password@${HERO_HOST:-$(hostname -f)}:$port/0" >"$folder/url"
+echo "redis://:$password@${BROKER_HOST:-$(hostname -f)}:$port/0" >"$folder/url"
 exec "$server" "$folder/broker.conf"

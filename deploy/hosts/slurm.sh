@@ -15,7 +15,7 @@
 set -euo pipefail
 config=${1:?usage: sbatch deploy/hosts/slurm.sh my.toml} learner_nodes=${LEARNER_NODES:-1} scorers=${SCORERS:-4}
 gpus=${SLURM_GPUS_ON_NODE:?this is for sbatch, with GPUs} cpus=$SLURM_CPUS_ON_NODE
-here=${HERO_FOLDER:-$SLURM_SUBMIT_DIR}
+here=${PROJECT:-$SLURM_SUBMIT_DIR}
 cd "$here"
 run=$(.venv/bin/python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["run"]["folder"])' "$config")
 id=$(basename "$run" | tr -c 'A-Za-z0-9_.\n-' -)
@@ -37,7 +37,7 @@ step() {
 }
 rm -f "$run-hosts/broker/url"
 step broker --nodes=1 --ntasks=1 --cpus-per-task=1 --gpus=0 --nodelist="$head" -- \
-  env HERO_HOST="$head" bash deploy/hosts/broker.sh "$run-hosts/broker" "${PORT:-6379}"
+  env BROKER_HOST="$head" bash deploy/hosts/broker.sh "$run-hosts/broker" "${PORT:-6379}"
 broker=$!
 until [ -s "$run-hosts/broker/url" ]; do
   kill -0 "$broker" 2>/dev/null || { echo "the broker did not start; see $run-hosts" >&2; exit 6; }

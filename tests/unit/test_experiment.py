@@ -255,6 +255,13 @@ def test_the_report_says_what_the_file_shows(tmp_path: Path) -> None:
         assert line.replace("'", "&#39;").replace(">", "&gt;") in page
 
 
+def test_the_readme_has_what_the_committed_results_show() -> None:
+    folder = Path(protocol.__file__).parent
+    told = " ".join((folder.parents[2] / "README.md").read_text().split())
+    for line in claims.lines(Results(folder / "results.json")):
+        assert line in told
+
+
 def test_what_could_not_be_measured_is_a_dash(tmp_path: Path) -> None:
     # Given a policy that solves nothing: no recall, no AUROC
     made = results(tmp_path, [run("hero", "hard", 1, 0.0)])

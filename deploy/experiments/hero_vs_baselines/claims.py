@@ -94,10 +94,11 @@ def _uniform(runs: By) -> str:
         share = of("all_wrong", "groups") + of("all_right", "groups")
         pull = of("all_wrong", "pull") + of("all_right", "pull")
         teachable, agreement = of("all_wrong", "teachable"), of("all_wrong", "agreement")
+        ranked = f", ranked right in {100 * agreement:.0f} % of pairs" if math.isfinite(agreement) else ""
         if math.isfinite(share):
             told.append(
                 f"{regime} {100 * share:.0f} % of groups with {100 * pull:.0f} % of the advantage; of the all-wrong "
-                f"ones {100 * teachable:.0f} % hold right answers, ranked right in {100 * agreement:.0f} % of pairs"
+                f"ones {100 * teachable:.0f} % hold right answers{ranked}"
             )
     return f"What HERO makes of groups that the gate calls uniform: {'; '.join(told)}." if told else ""
 

@@ -1,0 +1,84 @@
+"""A run on several hosts by deploy/hosts/start.sh, with real processes; ssh is a shell of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import ENVIRONMENT, prepare
+from tests.until import until
+
+ROOT = Path(__file__).parents[2]
+SSH = """#!/bin/sh
+while [ "$1" = -o ]; do shift 2; done
+echo "$1" >> "$HOSTS"
+shift
+env -u REDIS_URL sh -c "$*"
+"""
+"""As the real one: words joined by spaces, for a shell that has none of this side's environment."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.timeout(300)
+def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    config, metrics = prepare(tmp_path), tmp_path / "run" / "metrics.jsonl"
+    hosts = ["--actors", "gpu1", "--scorers", "cpu1,cpu2", "--port", str(free_port())]
+    command = ["bash", str(ROOT / "deploy" / "hosts" / "start.sh"), str(config), *hosts]
+    environment = os.environ | ENVIRONMENT | {
+        "PATH": f"{ssh.parent}:{os.environ['PATH']}", "HOSTS": str(tmp_path / "hosts"), "BROKER_HOST": "127.0.0.1",
+        "HERO_RUN__STEPS": "1000",
+    }  # fmt: skip
+
+    def started(**changes: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "output").open("ab") as out:
+            return subprocess.Popen(
+                command, env=environment | changes, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def steps() -> int:
+        return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+
+    running = started()
+    try:
+        until(lambda: steps() >= 3 or running.poll() is not None, "three steps", seconds=150)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(90) == 130, (tmp_path / "output").read_text()
+        assert not here(tmp_path), "nobody is left"
+        # When it is started again, to end soon
+        before = steps()
+        running = started(HERO_RUN__STEPS=str(before + 2))
+        assert running.wait(150) == 0, (tmp_path / "output").read_text()
+    finally:
+        for pid in here(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+    assert (tmp_path / "hosts").read_text().split().count("gpu1") == 2
+    books = [json.loads(line) for line in (tmp_path / "output").read_text().splitlines() if '"finished"' in line]
+    assert books[-1]["step"] == before + 2 and books[-1]["dead_lettered"] == 0
+    assert not here(tmp_path)
+
+
+def here(folder: Path) -> list[int]:
+    """Processes whose command names the folder."""
+    found = []
+    for one in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in one.read_bytes() and int(one.parent.name) != os.getpid():
+                found.append(int(one.parent.name))
+        except OSError:  # it has just ended
+            continue
+    return found
