@@ -5,7 +5,7 @@
 # on all addresses without TLS: keep it inside a network that you trust. SIGTERM ends it; started again it has its data.
 set -euo pipefail
 folder=${1:?usage: bash deploy/hosts/broker.sh FOLDER [PORT] [MEMORY_MB]} port=${2:-6379} memory_mb=${3:-4096}
-python=$(dirname "$0")/../../.venv/bin/python
+python=$(cd -P "$(dirname "$0")/../.." && pwd)/.venv/bin/python
 [ -x "$python" ] || python=python3
 server=$("$python" -c 'from common.server import find_server; print(find_server()[0])')
 
@@ -24,7 +24,7 @@ maxmemory ${memory_mb}mb
 maxmemory-policy noeviction
 appendonly yes
 save ""
-dir $folder
+dir "$folder"
 CONF
 echo "redis://:$password@${BROKER_HOST:-$(hostname -f)}:$port/0" >"$folder/url"
 exec "$server" "$folder/broker.conf"

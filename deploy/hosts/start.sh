@@ -4,7 +4,7 @@
 # A host that is named twice gets two. Each must have this project, installed, in the same folder as here or in --folder;
 # my.toml must be there too and set run.folder. What dies is not started again: the same command does that, and goes on.
 set -euo pipefail
-set -m  # every job is a process group, so that it ends as a whole
+set -m  # a Ctrl-C is for this script: it ends the others in their order
 usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
 here=$(cd "$(dirname "$0")/../.." && pwd)
 actors="" scorers="" folder=$here port=6379 config=""
@@ -25,13 +25,16 @@ run=$("$here/.venv/bin/python" -c 'import sys, tomllib; print(tomllib.load(open(
 id=$(basename "$run" | tr -c 'A-Za-z0-9_.\n-' -)
 logs=$run-hosts
 mkdir -p "$logs"
-jobs=() broker=""
-# end JOB...: asks these jobs to end, and waits.
-end() {
-  for job in "$@"; do kill -- "-$job" 2>/dev/null || true; done
-  for job in "$@"; do wait "$job" 2>/dev/null || true; done
+learner="" writers=() workers=() broker=""
+# The learner first, then the workers, who hand back what they have, then the broker.
+finish() {
+  trap - EXIT
+  if [ -n "$learner" ]; then kill "$learner" 2>/dev/null || true; wait "$learner" || true; fi
+  kill "${writers[@]}" 2>/dev/null || true
+  for worker in "${workers[@]}"; do wait "$worker" || true; done
+  if [ -n "$broker" ]; then kill "$broker" 2>/dev/null || true; wait "$broker" || true; fi
 }
-trap 'end "${jobs[@]}"; end $broker' EXIT  # the broker last: who ends tells it so
+trap finish EXIT
 trap 'exit 130' INT TERM
 
 rm -f "$run-hosts/broker/url"
@@ -56,12 +59,14 @@ exit "$code"'
 there=${there//$'\n'/; }  # one line: not every shell there reads how bash quotes more
 # start HOST ROLE NUMBER ARGUMENT...
 start() {
-  local host=$1 role=$2 log=$logs/$2-$3-$1.log
+  local host=$1 role=$2 log=$logs/$2-$3-$1.log words=$logs/$2-$3-$1.in
   shift 3
-  { echo "$REDIS_URL"; exec sleep infinity; } |
-    ssh -o BatchMode=yes -o ServerAliveInterval=15 "$host" sh -c "$(printf '%q ' "$there" "$folder" "$role" "$@")" \
-      >"$log" 2>&1 &
-  jobs+=($!)
+  rm -f "$words" && mkfifo -m 600 "$words"
+  { echo "$REDIS_URL"; exec sleep infinity; } >"$words" &
+  writers+=($!)
+  ssh -o BatchMode=yes -o ServerAliveInterval=15 "$host" sh -c "$(printf '%q ' "$there" "$folder" "$role" "$@")" \
+    <"$words" >"$log" 2>&1 &
+  workers+=($!)
   echo "$role on $host: $log"
 }
 number=0
@@ -70,8 +75,8 @@ for host in ${scorers//,/ }; do start "$host" scorer $((number += 1)) "$config" 
 echo "look at it: REDIS_URL=\$(cat $run-hosts/broker/url) $here/.venv/bin/hero top"
 
 "$here/.venv/bin/hero" learner "$config" --run.id "$id" &
-jobs+=($!)
 learner=$!
 code=0
 wait "$learner" || code=$?
+learner=""
 exit "$code"

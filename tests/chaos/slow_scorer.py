@@ -1,6 +1,6 @@
-"""`python -m tests.chaos.slow_scorer scorer ...`: `hero scorer` whose verification also takes SECONDS_EACH for each completion.
+"""`python -m tests.chaos.slow_scorer scorer ...`: `hero scorer` whose verification takes longer for each completion.
 
-The file of that name in the environment says how many, and may change at any time.
+The file that SECONDS_EACH names in the environment says how much, and may change at any time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`python -m tests.chaos.slow_verification`: verification gets ten times slower for a minute, and scorers come and go.
 
-Groups arrive at a steady pace whatever becomes of them, real scorers take them, and `deploy.scaling` starts and retires
-these as `hero up --autoscale` does. Afterwards every group has been scored once, and the formulas of KEDA and Kubernetes,
-written here once more, say of every recorded look what the scaler did. The last line of standard output is JSON; exit code 1
-when a group was lost or repeated, the lag did not recover, or a look differs.
+Groups arrive at a steady pace whatever becomes of them, real scorers take them, and `deploy.scaling` starts and
+retires these as `hero up --autoscale` does. Afterwards every group has been scored once, and the formulas of KEDA and
+Kubernetes, written here once more, say of every recorded look what the scaler did. The last line of standard output is
+JSON; exit code 1 when a group was lost or repeated, the lag did not recover, or a look differs.
 """
 
 from __future__ import annotations

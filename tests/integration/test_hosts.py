@@ -31,7 +31,11 @@ STAND_INS = {
     # The step runs here; its id is its place among all
     "srun": """
 name=unnamed
-while [ "${1#--}" != "$1" ]; do case $1 in --job-name=*) name=${1#*=} ;; esac; echo "$1"; shift; done >> "$STEPS/options-$$"
+while [ "${1#--}" != "$1" ]; do
+  case $1 in --job-name=*) name=${1#*=} ;; esac
+  echo "$1" >> "$STEPS/options-$$"
+  shift
+done
 echo "$name $$" >> "$STEPS/steps"
 exec "$@"
 """,
@@ -104,7 +108,7 @@ def test_a_broker_with_a_password_that_evicts_nothing(served: tuple[Path, str]) 
     config = client_of(url).config_get("*")
     assert (config["maxmemory-policy"], config["appendonly"], config["maxmemory"]) == ("noeviction", "yes", "67108864")
     password = (folder / "password").read_text().strip()
-    with pytest.raises(BrokerUnavailable, match="refuses the login|NOAUTH|uthentication"):
+    with pytest.raises(BrokerUnavailable, match=r"refuses the login|uthentication"):
         Broker(url.replace(f":{password}@", ""), "test", "learner").check()
     assert password not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
