@@ -8,12 +8,14 @@ from pathlib import Path
 from common.errors import ModelError
 
 SAMPLED_BYTES = 2**20
+DEFINITION = ("*.json", "*.txt", "*.model", "*.jinja")
+WEIGHTS = ("*.safetensors",)
 
 
-def local_folder(model: str, setting: str, revision: str | None = None) -> Path:
+def local_folder(model: str, setting: str, revision: str | None = None, weights: bool = True) -> Path:
     """Folder with the model's files; a hub name is downloaded, or taken from the hub's cache.
 
-    `setting` is named in the error. Raises ModelError with the remedy.
+    `setting` is named in the error; a download without `weights` has all else. Raises ModelError with the remedy.
     """
     if not model:
         raise ModelError(f"{setting} is not set: give a folder in Hugging Face layout, or a hub name")
@@ -31,11 +33,8 @@ def local_folder(model: str, setting: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
-                model, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-            )
-        )
+        patterns = [*DEFINITION, *(WEIGHTS if weights else ())]
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a dozen unrelated kinds
         raise ModelError(
             f"{setting} = {model}: neither a folder here nor to be had from the hub ({type(error).__name__}: "

@@ -19,10 +19,11 @@ def make_reward_model(settings: Sections, stop: threading.Event | None = None) -
     r = settings.reward_model
     if settings.reward.mode not in NEEDS_REWARD_MODEL:
         return None
-    folder = local_folder(r.model or "", "reward_model.model", r.revision)
+    served = r.backend == "http"  # whoever serves it has the weights
+    folder = local_folder(r.model or "", "reward_model.model", r.revision, weights=not served)
     usage = usage_of(r.model or "", r.layout, r.system_prompt)
     # torch and transformers take seconds to import: each backend when it is asked for.
-    if r.backend == "http":
+    if served:
         from scorer.reward_models.http import HttpClassifier
         from scorer.reward_models.rendering import load_tokenizer
 

@@ -101,8 +101,10 @@ def test_each_comes_with_its_fault_and_no_other_does(promtool: str, tmp_path: Pa
 
 
 def test_the_files_are_what_prometheus_reads(promtool: str) -> None:
-    for what, file in (("rules", RULES), ("config", MONITORING / "prometheus.yml")):
-        done = subprocess.run([promtool, "check", what, str(file)], capture_output=True, text=True, timeout=60)
+    for what, file in (("rules", "alerts.yml"), ("config", "prometheus.yml"), ("config", "prometheus-by-name.yml")):
+        done = subprocess.run(
+            [promtool, "check", what, str(MONITORING / file)], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 import shlex
 import sys
@@ -16,31 +14,15 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 import learner.worker
-from common import config
 from common.settings import Sections
-from deploy import cli
-from deploy.commands import COMMANDS
+from tests.entrypoints import ENTRYPOINT, after_tini, hero, settings_of
 from tests.manifests import ROLES, ROOT, VARIANTS, Pod, objects, pods, run_toml
 
 every = pytest.mark.parametrize("variant", VARIANTS)
-CONTAINERFILE = (ROOT / "deploy" / "container" / "Containerfile").read_text()
-ENTRYPOINT: list[str] = json.loads(re.findall(r"^ENTRYPOINT (.*)$", CONTAINERFILE, re.M)[-1])
 
 
 def words(container: dict[str, Any]) -> list[str]:
-    """What a container of our image runs, after tini."""
-    found = container.get("command", ENTRYPOINT) + container.get("args", [])
-    assert found[:2] == ["tini", "--"]
-    return found[2:]
-
-
-def hero(container: dict[str, Any]) -> list[str]:
-    """The arguments of its `hero`: alone, under torchrun, or at the end of a shell's line."""
-    found = words(container)
-    if found[:2] == ["sh", "-c"]:
-        found = shlex.split(found[2])
-    assert "hero" in found, found
-    return found[found.index("hero") + 1 :]
+    return [*container.get("command", ENTRYPOINT), *container.get("args", [])]
 
 
 def heroes(variant: str) -> Iterator[tuple[Pod, dict[str, Any]]]:
@@ -51,29 +33,17 @@ def heroes(variant: str) -> Iterator[tuple[Pod, dict[str, Any]]]:
                 yield pod, container
 
 
-def settings_of(variant: str, arguments: list[str], tmp_path: Path, patch: pytest.MonkeyPatch) -> Sections:
-    """What `hero ARGUMENTS` would work with; the command itself reads arguments and file, as far as to its start."""
-    found: list[Sections] = []
-    name = arguments[0]
-
-    def start(parsed: Any, flags: list[str]) -> int:
-        assert str(parsed.config) == "/etc/hero/run.toml"
-        file = tmp_path / "run.toml"
-        file.write_text(run_toml(variant))
-        found.append(config.load(file, flags))
-        return 0
-
-    patch.setitem(COMMANDS, name, dataclasses.replace(COMMANDS[name], run=start))
-    assert cli.main(arguments) == 0
-    return found[0]
+def learners(variant: str) -> tuple[Pod, dict[str, Any]]:
+    [found] = [(pod, c) for pod, c in heroes(variant) if hero(words(c))[0] == "learner"]
+    return found
 
 
 @every
 def test_hero_takes_every_command(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
     for pod, container in heroes(variant):
-        arguments = hero(container)
-        settings = settings_of(variant, arguments, tmp_path, monkeypatch)
+        arguments = hero(words(container))
+        settings = settings_of(arguments, run_toml(variant), tmp_path, monkeypatch)
         seen.add(arguments[0])
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
         assert mounts["/etc/hero"]["name"] == "run" and settings.run.id
@@ -90,20 +60,20 @@ def test_hero_takes_every_command(variant: str, tmp_path: Path, monkeypatch: pyt
 def test_a_flag_that_is_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [found] = [hero(c) for _, c in heroes("prod") if hero(c)[0] == "scorer"]
+    found = hero(words(learners("prod")[1]))
     with pytest.raises(AssertionError):
-        settings_of("prod", [*found, "--metrics.prot", "1"], tmp_path, monkeypatch)
+        settings_of([*found, "--metrics.prot", "1"], run_toml("prod"), tmp_path, monkeypatch)
     assert "metrics.prot" in capsys.readouterr().err
 
 
 @every
 def test_ranks_are_hosts_times_processes(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [(pod, container)] = [(p, c) for p, c in heroes(variant) if hero(c)[0] == "learner"]
-    ranks = settings_of(variant, hero(container), tmp_path, monkeypatch).learner.ranks
+    pod, container = learners(variant)
+    ranks = settings_of(hero(words(container)), run_toml(variant), tmp_path, monkeypatch).learner.ranks
     job = pod.owner["spec"]
     job = job["replicatedJobs"][0]["template"]["spec"] if pod.owner["kind"] == "JobSet" else job
     assert job["completionMode"] == "Indexed" and job["completions"] == job["parallelism"]
-    found = words(container)
+    found = after_tini(words(container))
     if found[0] == "hero":
         assert ranks == job["completions"] == 1
         return
@@ -122,7 +92,9 @@ def test_every_variable_is_read_by_somebody(variant: str) -> None:
     package = Path(huggingface_hub.__file__).parent
     hub = "".join((package / name).read_text() for name in ("constants.py", "utils/_auth.py"))
     for _, container in heroes(variant):
-        for variable in (one["name"] for one in container.get("env", [])):
+        names = [one["name"] for one in container.get("env", [])]
+        assert "OMP_NUM_THREADS" not in names or hero(words(container))[0] == "scorer"  # others read it from settings
+        for variable in names:
             if variable.startswith("HERO_"):
                 section, _, key = variable.removeprefix("HERO_").lower().partition("__")
                 assert key in type(getattr(Sections(), section)).model_fields, variable
@@ -146,7 +118,7 @@ def test_scripts_are_told_what_they_read(variant: str) -> None:
 
 
 def test_the_interpreter_that_probes_use_can_do_what_they_ask() -> None:
-    [container] = [c for _, c in heroes("prod") if hero(c)[0] == "learner"]
+    _, container = learners("prod")
     code = shlex.split(container["livenessProbe"]["exec"]["command"][2])[-1]
     compile(code, "probe", "exec")
     assert "http://127.0.0.1:9100/livez" in code and sys.version_info >= (3, 11)
