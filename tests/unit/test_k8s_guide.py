@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.address import client_of
 from deploy.acl import rights
 from tests import custom_kinds, debian, kustomize
 from tests.manifests import K8S, ROOT, VARIANTS, objects, pods
@@ -120,6 +121,19 @@ def test_the_certificate_is_valid_for_every_name_of_the_servers(secrets: Path, h
         except ssl.SSLWantReadError:
             continue
     assert client.version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_with_sentinels_weights_have_a_server_of_their_own(tmp_path: Path, scheme: str) -> None:
+    _, _, after = block("bash secrets").rpartition("hero acl --url 'rediss://hero-broker:6379/0")
+    url = f"{scheme}+sentinel://hero-sentinel:26379/hero/0"
+    assert f"--url {url}" in GUIDE or f"--url '{url}" in GUIDE
+    made = run(f'cd "$(mktemp -d)"\nhero acl --url \'{url}{after}', tmp_path) / "hero-broker" / "keys"
+    user, _, rest = (made / "learner").read_text().partition("@")
+    assert rest == "hero-sentinel:26379/hero/0?ssl_ca_certs=/etc/hero-tls/ca.crt"
+    plain = user.replace("+sentinel", "")
+    assert (made / "learner-weights").read_text() == f"{plain}@hero-weights:6379/0?ssl_ca_certs=/etc/hero-tls/ca.crt"
+    client_of((made / "learner-weights").read_text().partition("?")[0])
 
 
 def test_the_operators_rules_are_those_of_the_file(tmp_path: Path) -> None:
