@@ -26,6 +26,7 @@ import numpy as np
 from actors.vllm_adapter import Output, VllmAdapter
 from actors.weight_load import check_adapters, check_tensors, tensor_shapes, weight_files
 from common.errors import ModelError, WeightsError
+from common.models import check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,11 @@ class Engine:
                 "more; on a CPU the attention head size must be 32, 64, 80, 96, 112, 128 or larger"
             ) from error
         self._tokenizer = self._vllm.tokenizer
-        highest = max(self._tokenizer.get_vocab().values())
-        if highest >= self._vllm.vocab_size:
+        try:
+            check_vocabulary(folder, self._tokenizer.get_vocab(), self._vllm.vocab_size)
+        except ModelError:
             self.close()
-            raise ModelError(
-                f"the tokenizer in {folder} has token id {highest}, but the model only {self._vllm.vocab_size} "
-                "embeddings; use the tokenizer that the model was trained with"
-            )
+            raise
 
     @property
     def busy(self) -> bool:

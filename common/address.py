@@ -91,6 +91,20 @@ def parted(url: str) -> tuple[str, str, str]:
     return scheme.lower(), after[:end], after[end:]
 
 
+def hosts_of(url: str) -> list[str]:
+    """The hosts in an address; none where it is a socket on this machine. Raises ValueError for what is no host."""
+    scheme, netloc, _ = parted(url)
+    return [] if scheme == "unix" else [host for host, _ in _hosts(netloc.rpartition("@")[2], SERVER_PORT)]
+
+
+def without_login(url: str) -> str:
+    """The address as somebody would write it who has no user and no password."""
+    scheme, netloc, rest = parted(url)
+    path, mark, query = rest.partition("?")
+    kept = [part for part in query.split("&") if part.partition("=")[0] not in ("username", "password")]
+    return f"{scheme}://{netloc.rpartition('@')[2]}{path}{mark}{'&'.join(kept)}"
+
+
 def local_host(url: str) -> str | None:
     """This host's address on the way to the broker; None where that is on this host or cannot be told."""
     scheme, netloc, _ = parted(url)
@@ -109,6 +123,13 @@ def local_host(url: str) -> str | None:
 
 def is_cluster(client: Any) -> bool:
     return isinstance(client, redis.RedisCluster)
+
+
+def server_of(client: Any, key: str) -> Any:
+    """A client of the one server that holds a key, whose commands go nowhere else."""
+    if is_cluster(client):
+        return client.get_redis_connection(client.get_node_from_key(key))
+    return client
 
 
 def infos(client: Any) -> list[dict[str, Any]]:

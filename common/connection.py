@@ -25,9 +25,9 @@ from redis.retry import Retry
 
 from common.address import client_of, infos, is_cluster, shown
 from common.errors import BrokerUnavailable, BrokerUnfit, Fenced, SchemaError
+from common.fitness import faults, numbers, version_of
 from common.schema import Message, unpack
 
-OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 CHECK_PAUSE_S = 0.3  # between the tries at start: a connection that was cut, a server that is restarted
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
@@ -138,7 +138,9 @@ class Connection(ABC):
             ) from error
         except (redis.RedisError, RedisClusterException) as error:
             raise self._unanswered(error) from error
-        return min((self._fit_server(info) for info in servers), key=_numbers)
+        for fault in (fault for info in servers for fault in faults(info)):
+            raise BrokerUnfit(f"the broker at {self.shown} {fault.what}; {fault.remedy}")
+        return min(map(version_of, servers), key=numbers)
 
     def _unanswered(self, error: Exception) -> BrokerUnavailable:
         """What whoever starts a process is told when nobody answers it."""
@@ -146,22 +148,6 @@ class Connection(ABC):
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             remedy = "give the authority of its certificate, ?ssl_ca_certs=FILE, and the host that it is made out to"
         return BrokerUnavailable(f"no broker answers at {self.shown}: {error}; {remedy}")
-
-    def _fit_server(self, info: dict[str, Any]) -> str:
-        version = str(info.get("redis_version", "0"))
-        if _numbers(version) < OLDEST_SERVER:
-            raise BrokerUnfit(
-                f"the broker at {self.shown} is version {version}; consumer group lag needs Redis >= 7.0 or Valkey"
-            )
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise BrokerUnfit(
-                f"the broker at {self.shown} evicts keys when full (maxmemory-policy {policy}), which would lose "
-                "tickets; run CONFIG SET maxmemory-policy noeviction"
-            )
-        if info.get("role") != "master":
-            raise BrokerUnfit(f"the broker at {self.shown} is a {info.get('role')}; connect to the primary")
-        return version
 
     @abstractmethod
     def _tell_full(self, what: str, seconds: float, until: str) -> None:
@@ -307,7 +293,3 @@ def runs_at(url: str) -> list[str]:
         raise BrokerUnavailable(
             f"cannot ask the broker at {shown(url)} for its runs: {error}; is it alive? If it is, name the run"
         ) from error
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])

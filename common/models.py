@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import ModelError
 
 SAMPLED_BYTES = 2**20
-DEFINITION = ("*.json", "*.txt", "*.model", "*.jinja")
-WEIGHTS = ("*.safetensors",)
 
 
-def local_folder(model: str, setting: str, revision: str | None = None, weights: bool = True) -> Path:
+def local_folder(model: str, setting: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Folder with the model's files; a hub name is downloaded, or taken from the hub's cache.
 
-    `setting` is named in the error; a download without `weights` has all else. Raises ModelError with the remedy.
+    `setting` is named in the error; `weights`: whether they are needed too. Raises ModelError with the remedy.
     """
     if not model:
         raise ModelError(f"{setting} is not set: give a folder in Hugging Face layout, or a hub name")
@@ -32,14 +31,25 @@ def local_folder(model: str, setting: str, revision: str | None = None, weights:
         )
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors"] if weights else [])]
     try:
-        patterns = [*DEFINITION, *(WEIGHTS if weights else ())]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a dozen unrelated kinds
         raise ModelError(
             f"{setting} = {model}: neither a folder here nor to be had from the hub ({type(error).__name__}: "
             f"{str(error).splitlines()[0][:200]}); check the name, or download it on a host with network"
         ) from error
+
+
+def check_vocabulary(folder: Path, vocabulary: Mapping[str, int], embeddings: int) -> int:
+    """The highest token id of a tokenizer. Raises ModelError when the model has no embedding for it."""
+    highest = max(vocabulary.values(), default=-1)
+    if highest >= embeddings:
+        raise ModelError(
+            f"the tokenizer in {folder} has token id {highest}, but the model only {embeddings} "
+            "embeddings; use the tokenizer that the model was trained with"
+        )
+    return highest
 
 
 def identity(model: str, folder: Path) -> str:

@@ -69,16 +69,12 @@ class LocalServer:
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
         self._own_folder: Path | None = None
-        self.socket = folder.absolute() / "broker.sock"
-        if len(str(self.socket)) > MAX_SOCKET_PATH:
+        if free := socket_in(folder):
+            self.socket = free
+        else:
             self._own_folder = Path(tempfile.mkdtemp(prefix="hero-"))
             self.socket = self._own_folder / "broker.sock"
-        self.url = f"unix://{quote(str(self.socket))}"
-        if _answers(self.url):
-            raise BrokerUnavailable(
-                f"another server already answers on {self.socket}: a run in this folder is still going; "
-                "stop it, or choose another run.folder"
-            )
+        self.url = _url_of(self.socket)
         self.command = [
             self.binary,
             "--port",
@@ -162,6 +158,26 @@ class LocalServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def socket_in(folder: Path) -> Path | None:
+    """Where a server of this folder listens; None where that path is too long for a socket.
+
+    Raises BrokerUnavailable when another answers there.
+    """
+    socket = folder.absolute() / "broker.sock"
+    if len(str(socket)) > MAX_SOCKET_PATH:
+        return None
+    if _answers(_url_of(socket)):
+        raise BrokerUnavailable(
+            f"another server already answers on {socket}: a run in this folder is still going; "
+            "stop it, or choose another run.folder"
+        )
+    return socket
+
+
+def _url_of(socket: Path) -> str:
+    return f"unix://{quote(str(socket))}"
 
 
 def _answers(url: str) -> bool:

@@ -74,6 +74,15 @@ def parser(name: str, command: Command, with_settings: bool) -> argparse.Argumen
         found.add_argument("--run", default="*", help="glob of the ids of runs (default: all)")
     else:
         found.add_argument("config", type=Path, nargs="?", help="TOML file; deploy/configs/ has examples")
+    if name == "doctor":
+        from deploy.doctor.checks import CHECKS
+
+        found.add_argument(
+            "--role", choices=("learner", "actor", "scorer", "all"), default="all", help="what shall work here"
+        )
+        found.add_argument("--only", metavar="CHECK,...", help=f"of {', '.join(CHECKS)}")
+        found.add_argument("--strict", action="store_true", help="exit code 1 for a warning, too")
+        found.add_argument("--json", action="store_true", help="JSON instead of the table")
     if name == "up":
         found.add_argument("--dry-run", action="store_true", help="check the settings and print them; start nothing")
         found.add_argument("--autoscale", metavar="MOST", help="short for --scorer.most: scorers come and go with lag")

@@ -111,11 +111,34 @@ def _top(arguments: argparse.Namespace, flags: list[str]) -> int:
     return command.run(arguments, flags)
 
 
+def _doctor(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.doctor import command
+
+    return command.run(arguments, flags)
+
+
 def _acl(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy import acl
 
     return acl.run(arguments, flags)
 
+
+RUN_SECTIONS = (
+    "run",
+    "broker",
+    "model",
+    "data",
+    "sampling",
+    "actor",
+    "scorer",
+    "verifier",
+    "reward_model",
+    "reward",
+    "learner",
+    "weights",
+    "eval",
+    "metrics",
+)
 
 COMMANDS: dict[str, Command] = {
     "up": Command(
@@ -129,22 +152,7 @@ COMMANDS: dict[str, Command] = {
   HERO_LEARNER__LR=2e-5 hero up my.toml
 
 The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at once.""",
-        (
-            "run",
-            "broker",
-            "model",
-            "data",
-            "sampling",
-            "actor",
-            "scorer",
-            "verifier",
-            "reward_model",
-            "reward",
-            "learner",
-            "weights",
-            "eval",
-            "metrics",
-        ),
+        RUN_SECTIONS,
     ),
     "actor": Command(
         _worker("actor"),
@@ -254,6 +262,23 @@ of processes shows them. NO_COLOR=1 is without colours.""",
   hero queue drop 1795281650598-0 --run ...            forget it; the books keep the ticket as dead-lettered
   hero queue purge --run ...                           forget all of them""",
         (),
+    ),
+    "doctor": Command(
+        _doctor,
+        "Is this machine, are these settings and their broker fit for a run? What is not, with what to do.",
+        """  hero doctor my.toml                                  all that `hero up my.toml` needs
+  hero doctor my.toml --broker.url redis://head:6379/0 the broker too: version, eviction, persistence, rights, room
+  hero doctor my.toml --role actor --strict && hero actor my.toml --run.id quickstart-1f2e3d
+  hero doctor my.toml --only broker,rights             these checks alone
+  hero doctor my.toml --json                           for scripts
+
+Each line is ok, skipped (and why), warning, or error: a run would fail or lose something. It changes nothing in the
+broker, downloads no weights and runs no code of a model. Without a broker it says which server `hero up` would
+start, and checks the rest. A user and its password are best left in REDIS_URL, where no list of processes shows them.
+
+exit codes: 0 no error; 1 an error, or with --strict a warning; 2 the settings are refused. With --json they are in the
+object too: {"exit_code", "counts", "findings": [{"check", "level", "found", "remedy"}]}.""",
+        RUN_SECTIONS,
     ),
     "acl": Command(
         _acl,

@@ -34,7 +34,7 @@ def prompts(settings: Sections, console: Console) -> list[Problem]:
     if file.is_file():
         return [Problem(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
     read_lines, bad = numbered(settings, "train")
-    good, more = _usable(read_lines, settings, console)
+    good, more = usable(read_lines, settings, console)
     bad = sorted(bad + more, key=lambda line: line.number)
     if bad:
         write_atomically(
@@ -55,7 +55,7 @@ def prompts(settings: Sections, console: Console) -> list[Problem]:
     return good
 
 
-def _usable(
+def usable(
     lines: list[tuple[int, Problem]], settings: Sections, console: Console
 ) -> tuple[list[Problem], list[BadLine]]:
     """Leaves out prompts that are too long and answers that the verifier cannot read."""

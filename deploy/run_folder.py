@@ -31,16 +31,28 @@ URL_FILE = "broker.url"
 
 
 def open_run(settings: Sections) -> tuple[str, bool]:
-    """(run id, whether it is resumed). Raises RunFolderError rather than mix two runs in one folder.
+    """(run id, whether it is resumed). Raises RunFolderError as `held_in`, and when the folder cannot be written."""
+    folder = settings.run.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if held := held_in(folder, settings):
+            return held, True
+        run_id = settings.run.id or f"{settings.run.name}-{secrets.token_hex(3)}"
+        (folder / "run.json").write_text(json.dumps({"id": run_id, "identity": _identity(settings)}, indent=1))
+        return run_id, False
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def held_in(folder: Path, settings: Sections) -> str | None:
+    """Id of the run that these settings resume there; None where one can begin. Changes nothing.
 
     A run may be resumed with another length, count of processes, threads or checkpoint rhythm; everything that
-    decides what is learned must be the same.
+    decides what is learned must be the same. Raises RunFolderError rather than mix two runs in one folder.
     """
-    folder = settings.run.folder
     marker = folder / "run.json"
     identity = _identity(settings)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if marker.is_file():
             held = json.loads(marker.read_text())
             changed = sorted(
@@ -60,18 +72,18 @@ def open_run(settings: Sections) -> tuple[str, bool]:
                     f"{folder} holds run {held['id']}, which is finished; set run.folder to a new folder, "
                     f"or run.steps above {settings.run.steps} to train on"
                 )
-            return held["id"], True
-        if any(folder.iterdir()):
+            return str(held["id"])
+        if folder.exists() and any(folder.iterdir()):
             raise RunFolderError(
                 f"{folder} holds files that are no run of ours; set run.folder to a new or empty folder"
             )
-        run_id = settings.run.id or f"{settings.run.name}-{secrets.token_hex(3)}"
-        marker.write_text(json.dumps({"id": run_id, "identity": identity}, indent=1))
-        return run_id, False
+        return None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(
-            f"run folder {folder} cannot be used: {error}; set run.folder to one that you may write"
-        ) from error
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(f"run folder {folder} cannot be used: {error}; set run.folder to one that you may write")
 
 
 def run_id_of(settings: Sections) -> str:

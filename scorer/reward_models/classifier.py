@@ -88,14 +88,19 @@ def logits(model: Any, sequences: Sequence[Ids]) -> torch.Tensor:
     return scores
 
 
+def check_labels(path: Path, config: Any) -> None:
+    """Raises ModelError for a configuration that is no reward model's."""
+    if config.num_labels != 1:
+        raise ModelError(
+            f"{path} is a {'/'.join(config.architectures or ['model'])} with {config.num_labels} labels, a reward "
+            "model has one; `hero rm` trains one on a causal model"
+        )
+
+
 def _load(path: Path, dtype: str, *, trust_remote_code: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        if config.num_labels != 1:
-            raise ModelError(
-                f"{path} is a {'/'.join(config.architectures or ['model'])} with {config.num_labels} labels, a reward "
-                "model has one; `hero rm` trains one on a causal model"
-            )
+        check_labels(path, config)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             path,
             config=config,

@@ -21,8 +21,8 @@ from typing import Any
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen3Config
 
 from learner.flops import batch_flops, shape_of
+from learner.footprint import FP32, training_bytes
 from tests.bench.learner_step import SMOLLM2
-from tests.bench.simulate.cost import FP32, training_bytes
 from tests.bench.stage_times.fit import nonnegative_fit
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from learner import footprint
 from learner.flops import Shape
 from tests.bench.simulate import cost
 from tests.bench.simulate.__main__ import main
@@ -41,23 +42,23 @@ WEIGHTS = 2 * (8 * 16 + 2 * 8 * 8 + 16 * 8 + 3 * 8 * 16) + 2 * 8 * 10
     ],
 )
 def test_zero_divides_what_it_says_over_four_ranks(stage: int, bytes_a_weight: float) -> None:
-    parts = cost.training_bytes(SMALL, stage, ranks=4, tokens=100)
+    parts = footprint.training_bytes(SMALL, stage, ranks=4, tokens=100)
     assert SMALL.parameters == WEIGHTS
     assert parts["weights"] + parts["gradients"] + parts["optimizer"] == pytest.approx(bytes_a_weight * WEIGHTS)
 
 
 def test_float32_has_a_master_copy_from_stage_1_on() -> None:
-    plain, first = (cost.training_bytes(SMALL, stage, 1, 100, element=4) for stage in (0, 1))
+    plain, first = (footprint.training_bytes(SMALL, stage, 1, 100, element=4) for stage in (0, 1))
     assert (plain["optimizer"], first["optimizer"]) == (8 * WEIGHTS, 12 * WEIGHTS)
 
 
 def test_checkpointing_keeps_the_input_of_each_layer_and_all_of_one() -> None:
-    every, one = (cost.training_bytes(SMALL, 0, 1, 100, checkpointing=kept) for kept in (False, True))
+    every, one = (footprint.training_bytes(SMALL, 0, 1, 100, checkpointing=kept) for kept in (False, True))
     assert one["activations"] == 2 * 8 * 100 * 2 + every["activations"] / 2
 
 
 def test_a_cache_holds_a_key_and_a_value_for_each_head_and_layer() -> None:
-    assert cost.kv_bytes(SMALL) == sum(2 * 4 for _layer in range(2) for _head in range(2) for _kv in ("k", "v"))
+    assert footprint.kv_bytes(SMALL) == sum(2 * 4 for _layer in range(2) for _head in range(2) for _kv in ("k", "v"))
     job = Job()
     fits = cost.sequences_that_fit(job, 1, GIVEN)
     used = fits * job.context * 147_456 + 2 * job.shape.parameters + cost.ENGINE_OVERHEAD_BYTES

@@ -11,11 +11,10 @@ import math
 from dataclasses import dataclass
 
 from learner.flops import FORWARD_AND_BACKWARD, Shape, flops_per_token
+from learner.footprint import BF16, FP32, kv_bytes, training_bytes
 from tests.bench.simulate.inputs import Inputs, Plant, Times, Work
 from tests.bench.simulate.known import DEVICES, MODELS, Device
 
-BF16, FP32 = 2, 4
-LOGITS_CHUNK_BYTES = (1 << 26) * FP32  # `learner.logprobs`
 ENGINE_OVERHEAD_BYTES = 4e9  # of a device: CUDA graphs, activations, the logits of a sampler
 LEAST_SEQUENCES = 64  # running in an actor; with fewer, reading the weights is most of a step
 
@@ -75,41 +74,6 @@ class Job:
         """Mean tokens in the cache of a running completion; a long one runs longer, so it counts for more."""
         mean, square = self.work.moments
         return self.prompt_tokens + square / (2 * mean)
-
-
-def training_bytes(
-    shape: Shape, stage: int, ranks: int, tokens: int, element: int = BF16, checkpointing: bool = True
-) -> dict[str, float]:
-    """Bytes on one rank at the peak of a step with micro-batches of `tokens`, by what they hold.
-
-    ZeRO (arXiv:1910.02054) divides the optimizer's state over ranks from stage 1, gradients from 2, weights from 3.
-    With float32 weights there is no master copy without ZeRO, and one as of stage 1, as DeepSpeed keeps it.
-    """
-    p, layer = shape.parameters, _layer_activations(shape) * tokens * element
-    master = FP32 * p if element == BF16 or stage else 0
-    return {
-        "weights": element * p / (ranks if stage >= 3 else 1),
-        "gradients": FP32 * p / (ranks if stage >= 2 else 1),
-        "optimizer": (master + 2 * FP32 * p) / (ranks if stage >= 1 else 1),
-        "activations": shape.layers * shape.hidden * tokens * element + layer
-        if checkpointing
-        else shape.layers * layer,
-        "logits": shape.vocabulary * tokens * element + LOGITS_CHUNK_BYTES
-        if element == BF16
-        else shape.vocabulary * tokens * element,
-    }
-
-
-def _layer_activations(shape: Shape) -> int:
-    """Values of a token that a layer keeps for its backward pass: two norms and what goes into them, q, k, v before and
-    after rotation, what attention gives, gate, up, their product."""
-    heads = shape.head_dim * (3 * shape.heads + 3 * shape.kv_heads)
-    return 6 * shape.hidden + heads + 4 * shape.intermediate
-
-
-def kv_bytes(shape: Shape) -> int:
-    """Of one token in an actor's cache."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * BF16
 
 
 def sequences_that_fit(job: Job, tensor_parallel: int, given: Assumptions) -> int:

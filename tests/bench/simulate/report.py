@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from learner.footprint import kv_bytes, training_bytes
 from tests.bench.simulate import cost as model
 from tests.bench.simulate import show
 from tests.bench.simulate.cost import Assumptions, Job
@@ -79,7 +80,7 @@ MEMORY = ["policy", "ZeRO", "ranks", "weights", "gradients", "optimizer", "activ
 def _memory(job: Job) -> list[list[str]]:
     rows = []
     for stage, ranks in ((1, 8), (2, 8), (3, 8), (3, 32)):
-        parts = model.training_bytes(job.shape, stage, ranks, job.micro_batch_tokens)
+        parts = training_bytes(job.shape, stage, ranks, job.micro_batch_tokens)
         sizes = [f"{size / 1e9:.1f}" for size in (*parts.values(), sum(parts.values()))]
         rows.append([job.policy, str(stage), str(ranks), *sizes])
     return rows
@@ -92,7 +93,7 @@ def _actor(job: Job, given: Assumptions) -> list[str]:
     size = model.tensor_parallel(job, given)
     times, running = model.predict(job, size, given), model.sequences_that_fit(job, size, given)
     step_s = times.decode_s(running, running * job.context)
-    sizes = [model.kv_bytes(job.shape) / 1e3, 1000 * step_s, running / step_s, times.load_s]
+    sizes = [kv_bytes(job.shape) / 1e3, 1000 * step_s, running / step_s, times.load_s]
     return [f"{job.policy} on {job.device}", str(size), str(running), *map(show.number, sizes)]
 
 
