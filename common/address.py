@@ -97,6 +97,11 @@ def hosts_of(url: str) -> list[str]:
     return [] if scheme == "unix" else [host for host, _ in _hosts(netloc.rpartition("@")[2], SERVER_PORT)]
 
 
+def user_in(url: str) -> str | None:
+    """Whom an address names; None where it leaves that to the server."""
+    return unquote(parted(url)[1].rpartition("@")[0].partition(":")[0]) or None
+
+
 def without_login(url: str) -> str:
     """The address as somebody would write it who has no user and no password."""
     scheme, netloc, rest = parted(url)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import redis
 from redis.exceptions import NoPermissionError, RedisClusterException
 
-from common.address import client_of, server_of, without_login
+from common.address import client_of, server_of, user_in, without_login
 from common.onlooker import Onlooker
 
 R = TypeVar("R")
@@ -45,9 +45,9 @@ class Examiner(Onlooker):
         return seconds + microseconds / 1e6 - (sent + came) / 2, (came - sent) / 2
 
     def user(self) -> str | None:
-        """As whom it comes; None where it may not ask."""
+        """As whom it comes: as the server says, else as the address does; None where neither does."""
         found = self._ask("acl whoami", self._server.acl_whoami)
-        return None if found is None else _text(found)
+        return user_in(self.url) if found is None else _text(found)
 
     def may_by_dry_run(self, user: str, words: Sequence[str]) -> bool | None:
         """Whether the server would let `user` give this command; None where it does not answer such a question."""

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -77,6 +78,7 @@ def _look(name: str, look: Callable[[], Iterable[Finding]], results: Connection,
     die_with_parent()
     for stream in (1, 2):  # what libraries print belongs to no table
         os.dup2(said, stream)
+    sys.stdout = sys.stderr = os.fdopen(said, "w", buffering=1, errors="replace", closefd=False)
     findings: list[Finding] = []
     try:
         findings.extend(look())

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from common.errors import BrokerUnavailable, ModelError
+from common.errors import BrokerUnavailable
 from common.server import needed_url
 from common.settings import Sections
 from common.weights.store import HIGH_WATER
 from deploy.doctor.case import Case
 from deploy.doctor.finding import Finding, error, ok, skipped, warning
-from deploy.doctor.shapes import policy_shape
+from deploy.doctor.shapes import UNKNOWN, policy_shape
 from deploy.doctor.sizes import PARTS_OF_WEIGHTS, group_bytes, published, shown
 from learner.tickets import capacity
 
@@ -100,15 +100,11 @@ def judged(need: Streams, limit: float, used: float, whose: str) -> Iterator[Fin
 def _weights(case: Case) -> Iterator[Finding]:
     """Weights give way to streams: the learner carries none while there is no room for them."""
     settings, url = case.settings, case.settings.weights.url or case.url or ""
-    try:
-        shape = policy_shape(case)
-        limit, used, whose = _room(case, url)
-    except (ModelError, BrokerUnavailable) as problem:
-        yield skipped("weights.memory", str(problem))
-        return
+    shape = policy_shape(case)
     if shape is None:
-        yield skipped("weights.memory", "the policy's size is not known from its config.json")
+        yield skipped("weights.memory", UNKNOWN)
         return
+    limit, used, whose = _room(case, url)
     one = published(settings, shape)
     need, free = PARTS_OF_WEIGHTS * one, HIGH_WATER * limit - used
     if settings.weights.url is None:

@@ -14,11 +14,12 @@ from common.problems import BadLine
 from common.settings import Sections
 from deploy import prepare
 from deploy.doctor.case import Case
-from deploy.doctor.finding import Finding, ok, skipped, told, warning
+from deploy.doctor.finding import Finding, error, ok, skipped, warning
 from deploy.doctor.shapes import policy_folder
 
 ROWS = 20
 """Of each set."""
+REMEDY = "name a file or data set with a question and an answer in each row, and their fields, in [data] or [eval]"
 
 
 def data(case: Case) -> Iterator[Finding]:
@@ -45,12 +46,12 @@ def first_rows(settings: Sections) -> Sections:
 
 
 def training(case: Case, few: Sections) -> Iterator[Finding]:
+    check = "data.train"
     try:
         lines, bad = problems.numbered(few, "train")
     except DataError as problem:
-        yield told("data.train", problem)
+        yield error(check, str(problem), REMEDY)
         return
-    check = "data.train"
     try:
         model = few.model.model_copy(update={"policy": str(policy_folder(case)), "trust_remote_code": False})
         quiet = Console(file=io.StringIO())
@@ -69,7 +70,7 @@ def held_out(few: Sections, name: str) -> Iterator[Finding]:
     try:
         [(lines, bad)] = problems.held_out(few.model_copy(update={"eval": alone})).values()
     except DataError as problem:
-        yield told(check, problem)
+        yield error(check, str(problem), REMEDY)
         return
     yield judged(check, few.eval.sets[name].source, len(lines), bad)
 
@@ -84,5 +85,5 @@ def judged(check: str, source: str, good: int, bad: list[BadLine]) -> Finding:
     found = f"{source}: {len(bad)} of the first {good + len(bad)} rows cannot be used ({kinds}); "
     found += f"line {first.number}: {first.reason[:200]}"
     if not good:
-        return Finding(check, "error", found, "give rows of which some can be used, or other settings of [data]")
+        return error(check, found, REMEDY)
     return warning(check, found, "a run leaves them out and lists them in bad_lines.jsonl; see [data] for its fields")

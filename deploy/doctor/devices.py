@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from common.errors import ModelError
+from common.lifecycle import die_with_parent
 from deploy.doctor import sizes
 from deploy.doctor.case import Case
 from deploy.doctor.finding import Finding, error, ok, skipped, warning
-from deploy.doctor.shapes import policy_shape
+from deploy.doctor.shapes import UNKNOWN, policy_shape
 
 DRIVER_S, TORCH_S = 20, 90
 BFLOAT16 = 8.0
@@ -50,6 +50,9 @@ class Torch:
 
 def devices(case: Case) -> Iterator[Finding]:
     """What actors, ranks and reward models would compute on."""
+    if case.roles == {"scorer"} and not sizes.has_reward_model(case.settings):
+        yield skipped("gpu", "these scorers compute nothing on one")
+        return
     gpus = listed()
     try:
         torch = by_torch()
@@ -84,13 +87,10 @@ def enough(case: Case, gpus: Sequence[Device], usable: int) -> Iterator[Finding]
         yield warning("gpu.dtype", f"{old[0]} has no bfloat16 of its own", 'set dtype = "float32", or take another')
     if not gpus or not case.roles & {"learner", "actor"}:
         return
-    try:
-        shape = policy_shape(case)
-    except ModelError as problem:
-        yield skipped("gpu.memory", str(problem))
-        return
-    if shape is not None:
+    if shape := policy_shape(case):
         yield memory(case, min(gpu.total for gpu in gpus), sizes.learner(s, shape, on_gpu=True))
+    else:
+        yield skipped("gpu.memory", UNKNOWN)
 
 
 def memory(case: Case, total: float, learner: sizes.Need) -> Finding:
@@ -109,7 +109,7 @@ def memory(case: Case, total: float, learner: sizes.Need) -> Finding:
         return ok("gpu.memory", found)
     remedy = (
         "lower actor.gpu_memory_utilization, or start actors with `hero actor`, each with CUDA_VISIBLE_DEVICES; for "
-        "the learner lower micro_batch_tokens, set gradient_checkpointing, offload, or a higher zero_stage and more ranks"
+        "the learner lower micro_batch_tokens, set gradient_checkpointing, offload, or zero_stage 3 with more ranks"
     )
     return warning("gpu.memory", found, remedy)
 
@@ -134,7 +134,7 @@ def listed() -> list[Device]:
         return []
     asked = [program, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=DRIVER_S, check=True).stdout
+        said = _said(asked, DRIVER_S)
     except (OSError, subprocess.SubprocessError):
         return []  # a driver without a device: torch is asked too
     return [device for line in said.splitlines() if (device := _device(line))]
@@ -142,8 +142,14 @@ def listed() -> list[Device]:
 
 def by_torch() -> Torch:
     """What torch says, in a process of its own. Raises OSError, ValueError, SubprocessError."""
-    done = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=TORCH_S, check=True)
-    return Torch(**json.loads(done.stdout.splitlines()[-1]))
+    return Torch(**json.loads(_said([sys.executable, "-c", TORCH], TORCH_S).splitlines()[-1]))
+
+
+def _said(command: Sequence[str], deadline_s: float) -> str:
+    """What it prints; it ends with us. Raises OSError, SubprocessError."""
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=deadline_s, check=True, preexec_fn=die_with_parent
+    ).stdout
 
 
 def _device(line: str) -> Device | None:

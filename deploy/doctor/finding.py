@@ -51,8 +51,9 @@ def error(check: str, found: str, remedy: str) -> Finding:
 
 def told(check: str, problem: HeroError) -> Finding:
     """An error that a process of the run would end with: its text ends with what to do."""
-    found, _, remedy = str(problem).rpartition("; ")
-    return error(check, found or remedy, remedy if found else "")
+    text = str(problem)
+    parts = text.rpartition("; ") if "; " in text else text.partition("? ") if "? " in text else text.partition(": ")
+    return error(check, parts[0] or text, parts[2])
 
 
 def counts(findings: Sequence[Finding]) -> dict[Level, int]:

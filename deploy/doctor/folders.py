@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from actors.join import fetched_folder
-from common.errors import ModelError, RunFolderError
+from common.errors import RunFolderError
 from common.settings import Sections
 from common.weights.folder import default_folder
 from deploy.doctor import sizes
 from deploy.doctor.case import Case
 from deploy.doctor.finding import Finding, error, ok, skipped, told, warning
 from deploy.doctor.machine import Place, place
-from deploy.doctor.shapes import policy_shape
+from deploy.doctor.shapes import UNKNOWN, policy_shape
 from deploy.doctor.sizes import Need, shown
 from deploy.run_folder import held_in
 from learner.flops import Shape
@@ -72,16 +72,11 @@ def writable(check: str, folder: Path, what: str) -> Finding:
 
 
 def _room(check: str, case: Case, folder: Path, needed: Needed, remedy: str) -> Iterator[Finding]:
-    try:
-        shape = policy_shape(case)
-        at = place(folder)
-    except (ModelError, OSError) as problem:
-        yield skipped(f"{check}.room", f"what is needed is not known: {problem}")
-        return
+    shape = policy_shape(case)
     if shape is None:
-        yield skipped(f"{check}.room", "the policy's size is not known from its config.json")
+        yield skipped(f"{check}.room", UNKNOWN)
     else:
-        yield room(f"{check}.room", needed(case.settings, shape), at, remedy)
+        yield room(f"{check}.room", needed(case.settings, shape), place(folder), remedy)
 
 
 def room(check: str, need: Need, at: Place, remedy: str) -> Finding:

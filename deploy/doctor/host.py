@@ -7,27 +7,27 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from common.errors import ModelError
-from common.settings import Sections
 from deploy.doctor import machine, sizes
-from deploy.doctor.case import Case
+from deploy.doctor.case import ROLES, Case
 from deploy.doctor.devices import listed
 from deploy.doctor.finding import Finding, error, ok, skipped, warning
 from deploy.doctor.folders import versions_folder
 from deploy.doctor.machine import Memory, place
-from deploy.doctor.shapes import policy_shape, reward_model_shape
+from deploy.doctor.shapes import UNKNOWN, policy_shape, reward_model_shape
 from deploy.doctor.sizes import Need, shown
-from scorer.rewards import NEEDS_REWARD_MODEL
+from learner.footprint import ELEMENT_BYTES, kv_bytes
 
 LEAST_FILES = 1024
 
 
 def host(case: Case) -> Iterator[Finding]:
     yield cores(case, machine.cores())
-    try:
-        yield memory(needs(case, on_gpu=bool(listed())), machine.memory())
-    except ModelError as problem:
-        yield skipped("host.memory", f"what is needed is not known: {problem}")
+    on_gpu = bool(listed())
+    found = needs(case, on_gpu=on_gpu)
+    yield memory(found, machine.memory()) if found else skipped("host.memory", UNKNOWN)
+    shape = policy_shape(case) if "actor" in case.roles and not on_gpu else None
+    if shape:
+        yield cache(case, kv_bytes(shape, ELEMENT_BYTES[case.settings.actor.dtype]))
     yield open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield openmp(os.environ)
 
@@ -43,21 +43,24 @@ def cores(case: Case, count: float) -> Finding:
 
 
 def needs(case: Case, *, on_gpu: bool) -> list[tuple[int, Need]]:
-    """(how many, what each takes of the host's memory). Raises ModelError."""
+    """(how many, what each takes of the host's memory); nothing where a model's size is not known."""
     s, found = case.settings, []
-    shape = policy_shape(case) if case.roles & {"learner", "actor"} else None
-    if "learner" in case.roles and shape:
-        one = sizes.learner(s, shape, on_gpu=on_gpu)
-        found.append((s.learner.ranks, Need(one.what, sizes.PROCESS_BYTES, "the process") if on_gpu else one))
+    trains, samples, scores = (role in case.roles for role in ROLES)
+    policy = policy_shape(case) if trains or samples else None
+    judge = reward_model_shape(case) if scores and sizes.has_reward_model(s) else None
+    if ((trains or samples) and policy is None) or (scores and sizes.has_reward_model(s) and judge is None):
+        return []
+    if trains and policy:
+        rank = sizes.beside_gpu(s, policy) if on_gpu else sizes.learner(s, policy, on_gpu=False)
+        found.append((s.learner.ranks, rank))
         if place(versions_folder(case)).kind == "tmpfs":
-            found.append((1, replace(sizes.weights_folder(s, shape), what="weights in shared memory")))
-    if "actor" in case.roles and shape:
-        one = sizes.actor(s, shape)
-        count = s.actor.count if case.everything else 1
-        found.append((count, Need(one.what, sizes.PROCESS_BYTES, "the process") if on_gpu else one))
-    if "scorer" in case.roles:
+            found.append((1, replace(sizes.weights_folder(s, policy), what="weights in shared memory")))
+    if samples and policy:
+        actor = sizes.actor(s, policy, on_gpu=on_gpu)
+        found.append((s.actor.count if case.everything else 1, actor))
+    if scores:
         count = max(s.scorer.count, s.scorer.most or 0) if case.everything else 1
-        found.append((count, sizes.scorer(s, _reward_model_parameters(case), on_gpu=on_gpu)))
+        found.append((count, sizes.scorer(s, judge.parameters if judge else None, on_gpu=on_gpu)))
     if case.everything and case.url is None:
         found.append((1, Need("broker", s.broker.memory_mb * 2.0**20, "broker.memory_mb")))
     return [(count, need) for count, need in found if count]
@@ -73,9 +76,20 @@ def memory(found: Sequence[tuple[int, Need]], have: Memory) -> Finding:
     )
     if total > have.total:
         return error("host.memory", said, remedy)
-    return (
-        ok("host.memory", said) if total <= have.available else warning("host.memory", said, f"end others, or {remedy}")
-    )
+    if total > have.available:
+        return warning("host.memory", said, f"end what else runs here, or take {remedy}")
+    return ok("host.memory", said)
+
+
+def cache(case: Case, token: float) -> Finding:
+    """Whether an actor's KV cache holds a sequence: vLLM does not start with less. `token`: bytes of one."""
+    s = case.settings.actor
+    one, running = s.max_model_len * token, s.groups_in_flight * case.settings.sampling.completions
+    fit = int(s.kv_cache_gib * 2**30 / one)
+    found = f"actor.kv_cache_gib = {s.kv_cache_gib:g} holds {fit:,} whole sequences of {shown(one)}"
+    if not fit:
+        return error("host.kv_cache", found, f"set actor.kv_cache_gib to {one / 2**30:.2f} or more")
+    return ok("host.kv_cache", f"{found}; up to {running:,} are sampled at once")
 
 
 def open_files(limit: int) -> Finding:
@@ -92,12 +106,3 @@ def openmp(environment: Mapping[str, str]) -> Finding:
         remedy = "export OMP_WAIT_POLICY=PASSIVE: processes that spin while they wait slow each other down 70-fold"
         return warning("host.openmp", found, remedy)
     return ok("host.openmp", found)
-
-
-def _reward_model_parameters(case: Case) -> float | None:
-    """Of a model in the scorer's own process; None without one."""
-    settings: Sections = case.settings
-    if settings.reward.mode not in NEEDS_REWARD_MODEL or settings.reward_model.backend in ("http", "none"):
-        return None
-    shape = reward_model_shape(case)
-    return float(shape.parameters) if shape else 0.0

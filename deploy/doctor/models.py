@@ -28,7 +28,7 @@ def policy(case: Case) -> Iterator[Finding]:
         yield skipped("policy", why)
         return
     folder = policy_folder(case)
-    if settings.model.trust_remote_code and _has_code(folder):
+    if settings.model.trust_remote_code and brings_code(folder):
         yield warning("policy", f"{folder} brings code of its own, which was not run here", "look at it before you do")
         return
     try:
@@ -147,7 +147,8 @@ def different(folder: Path, theirs: Mapping[str, bytes]) -> list[str]:
     ]
 
 
-def _has_code(folder: Path) -> bool:
+def brings_code(folder: Path) -> bool:
+    """Whether transformers would run code of the model's own, if it were let."""
     return any(folder.glob("*.py")) or "auto_map" in (folder / "config.json").read_text(
         encoding="utf-8", errors="replace"
     )

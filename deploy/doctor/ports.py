@@ -10,7 +10,7 @@ from common.address import local_host
 from common.errors import BrokerUnavailable
 from common.server import socket_in
 from deploy.doctor.case import Case
-from deploy.doctor.finding import Finding, error, ok, skipped
+from deploy.doctor.finding import Finding, error, ok, skipped, told
 
 LAST_PORT = 65535
 
@@ -75,6 +75,5 @@ def _own_server(case: Case) -> Finding:
     try:
         at = socket_in(folder)
     except BrokerUnavailable as problem:
-        found, _, remedy = str(problem).rpartition("; ")
-        return error("broker.socket", found, remedy)
+        return told("broker.socket", problem)
     return ok("broker.socket", f"nobody answers on {at} yet" if at else "its path is too long: one in /tmp is taken")

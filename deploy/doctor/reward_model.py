@@ -10,6 +10,7 @@ from common.errors import HeroError, ModelError
 from common.models import check_vocabulary
 from deploy.doctor.case import Case
 from deploy.doctor.finding import Finding, ok, skipped, told, warning
+from deploy.doctor.models import brings_code
 from deploy.doctor.shapes import reward_model_folder
 from scorer.reward_models.known import usage_of
 from scorer.reward_models.rendering import encode, load_tokenizer
@@ -30,8 +31,9 @@ def reward_model(case: Case) -> Iterator[Finding]:
         yield skipped(check, "reward_model.model is not set: a run needs a file of settings")
         return
     folder = reward_model_folder(case)
-    if settings.reward_model.trust_remote_code:
-        yield warning(check, "it may bring code of its own, which is not run here", "look at it before you do")
+    if settings.reward_model.trust_remote_code and brings_code(folder):
+        yield warning(check, f"{folder} brings code of its own, which was not run here", "look at it before you do")
+        return
     try:
         tokenizer = load_tokenizer(folder)
         yield from _asked(tokenizer, case, folder)

@@ -106,8 +106,8 @@ def rights(case: Case) -> Iterator[Finding]:
     if case.url is None and case.everything:
         yield skipped("rights", "`hero up` starts a server that is its own")
         return
-    server = case.examiner(needed_url(case.settings.broker.url))
     try:
+        server = case.examiner(needed_url(case.settings.broker.url))
         user = server.user()
     except BrokerUnavailable:
         yield skipped("rights", "the broker does not answer, see above")

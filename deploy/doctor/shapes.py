@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from common.errors import ModelError
 from common.models import local_folder
 from deploy.doctor.case import Case
 from learner.flops import Shape, shape_of
+
+UNKNOWN = "the sizes of the models are not known: see `policy` and `reward_model`"
 
 
 def policy_folder(case: Case) -> Path:
@@ -25,14 +28,21 @@ def reward_model_folder(case: Case) -> Path:
 
 
 def policy_shape(case: Case) -> Shape | None:
-    """None for a model of another kind, with experts for instance. Raises ModelError."""
-    return shape_in(policy_folder(case))
+    """None for one that cannot be had, which is the finding of `policy`, and for another kind, with experts say."""
+    return _shape(case, policy_folder)
 
 
 def reward_model_shape(case: Case) -> Shape | None:
     """As `policy_shape`; a classifier has one row for an output layer."""
-    found = shape_in(reward_model_folder(case))
+    found = _shape(case, reward_model_folder)
     return replace(found, tied=True) if found and case.settings.reward_model.backend == "classifier" else found
+
+
+def _shape(case: Case, folder: Callable[[Case], Path]) -> Shape | None:
+    try:
+        return shape_in(folder(case))
+    except ModelError:
+        return None
 
 
 def shape_in(folder: Path) -> Shape | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from common.settings import Sections
 from learner.flops import Shape
 from learner.footprint import ELEMENT_BYTES, adapter_parameters, checkpoint_bytes, training_bytes
+from scorer.rewards import NEEDS_REWARD_MODEL
 
 PROCESS_BYTES = 0.8e9
 """What a process takes that has loaded torch and computes with a small model: the quickstart's three take 2.7 GB."""
@@ -18,6 +19,8 @@ GROUP_BYTES, COMPLETION_BYTES = 1000, 300
 """Names, statuses, scores and answers of a group, and of each of its completions."""
 PARTS_OF_WEIGHTS = 3
 """In a broker, in whole versions: the newest one, what has changed since, and the next one while it is written."""
+OFFLOADED = {"none": set[str](), "optimizer": {"optimizer"}, "parameters": {"optimizer", "weights"}}
+"""What learner.offload keeps in the host's memory."""
 LEAST_PART = 1000
 """Of a sum: what is less than a thousandth of it is not named."""
 
@@ -37,6 +40,11 @@ def shown(size: float) -> str:
     return f"{size / unit:,.1f} {name}" if size < 100 * unit else f"{size / unit:,.0f} {name}"
 
 
+def has_reward_model(settings: Sections) -> bool:
+    """Whether a scorer has one in its own process."""
+    return settings.reward.mode in NEEDS_REWARD_MODEL and settings.reward_model.backend in ("classifier", "likelihood")
+
+
 def learner(settings: Sections, shape: Shape, *, on_gpu: bool) -> Need:
     """Of one rank, on its device; on a CPU with what the process itself takes."""
     s = settings.learner
@@ -47,15 +55,22 @@ def learner(settings: Sections, shape: Shape, *, on_gpu: bool) -> Need:
         parts |= {name: parts[name] * trained for name in ("gradients", "optimizer")}
     elif s.kl_coefficient:
         parts["reference"] = element * shape.parameters
-    if on_gpu and s.offload != "none":
-        parts |= dict.fromkeys(("optimizer", "weights") if s.offload == "parameters" else ("optimizer",), 0.0)
-    return _need("learner" if s.ranks == 1 else "one rank of the learner", parts, process=not on_gpu)
+    kept = {name: size for name, size in parts.items() if not (on_gpu and name in OFFLOADED[s.offload])}
+    return _need("rank of the learner", kept, process=not on_gpu)
 
 
-def actor(settings: Sections, shape: Shape) -> Need:
-    """Of one actor on a CPU."""
+def beside_gpu(settings: Sections, shape: Shape) -> Need:
+    """Of one rank whose device is a GPU: what the host's memory holds all the same."""
+    on_cpu, on_gpu = (learner(settings, shape, on_gpu=gpu).bytes for gpu in (False, True))
+    parts = {"offloaded": on_cpu - on_gpu - PROCESS_BYTES}
+    return _need("rank of the learner", parts, process=True)
+
+
+def actor(settings: Sections, shape: Shape, *, on_gpu: bool) -> Need:
+    """Of one actor, of the host's memory; weights and caches are on its GPU where it has one."""
     weights = ELEMENT_BYTES[settings.actor.dtype] * shape.parameters
-    return _need("actor", {"weights": weights, "KV cache": settings.actor.kv_cache_gib * 2**30}, process=True)
+    parts = {} if on_gpu else {"weights": weights, "KV cache": settings.actor.kv_cache_gib * 2**30}
+    return _need("actor", parts, process=True)
 
 
 def scorer(settings: Sections, reward_model_parameters: float | None, *, on_gpu: bool) -> Need:

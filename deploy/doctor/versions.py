@@ -41,8 +41,8 @@ def versions(case: Case) -> Iterator[Finding]:
         return
     yield _python(python)
     engines = [name for name in ENGINES if _installed(name)]
-    extra = ENGINES[engines[0]] if engines else "cpu"
-    faults = [fault for one in asked if _needed(one, case, extra) and (fault := _fault(one))]
+    extras = {ENGINES[engines[0]] if engines else "cpu"} | _extras(case)
+    faults = [fault for one in asked if _needed(one, case, extras) and (fault := _fault(one))]
     for fault in faults:
         yield error("versions", fault, REMEDY)
     if not faults:
@@ -59,9 +59,17 @@ def _python(wanted: SpecifierSet) -> Finding:
     return error("python", f"{found}, {OURS} needs {wanted}", "make a new environment with python3.11 to 3.13")
 
 
-def _needed(one: Requirement, case: Case, extra: str) -> bool:
+def _extras(case: Case) -> set[str]:
+    """Extras of ours that the settings ask for."""
+    sources = [case.settings.data.train, *(one.source for one in case.settings.eval.sets.values())]
+    lora = "learner" in case.roles and case.settings.learner.lora_rank
+    hub = "learner" in case.roles and any(source.startswith("hub:") for source in sources)
+    return {extra for extra, wanted in (("lora", lora), ("hub", hub)) if wanted}
+
+
+def _needed(one: Requirement, case: Case, extras: set[str]) -> bool:
     """Whether some role on this machine uses it."""
-    applies = one.marker is None or one.marker.evaluate({"extra": extra})
+    applies = one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)
     used_by = NEEDED_BY.get(canonicalize_name(one.name))
     if one.name in ENGINES:
         return applies and "actor" in case.roles

@@ -11,12 +11,20 @@ from common.streams import Broker
 from common.weights.store import WeightStore
 from tests import tiny_models
 from tests.integration.carrying import Learner
+from tests.integration.guarded import Guarded, guard
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random policy."""
     return tiny_models.policy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A server behind TLS with the users of `hero acl`, who reach runs whose id begins with ours-."""
+    with guard(tmp_path_factory.mktemp("guarded"), "ours-*") as made:
+        yield made
 
 
 @pytest.fixture

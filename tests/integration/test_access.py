@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import socket
-import ssl
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 import redis
-import trustme
 
 from common import address
 from common.address import client_of
@@ -28,49 +20,12 @@ from deploy import cli, shadow
 from deploy.living import broker_of
 from tests.chaos import job
 from tests.chaos.cluster import Cluster
-from tests.chaos.proxy import Proxy
 from tests.chaos.steps import Steps
+from tests.integration.guarded import Guarded
 from tests.make import policy, rollout, scored, ticket
-from tests.servers import Servers, free_ports
 from tests.until import until
 
 ROLES = ("learner", "actor", "scorer", "shadow", "viewer", "queue")
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A server with our users alone, behind TLS."""
-
-    addresses: dict[str, str]
-    """Role to its address, with TLS."""
-    admin: Any
-    plain: str
-    """The address without TLS or user."""
-    authority: Path
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    authority, listening = trustme.CA(), socket.create_server(("127.0.0.1", 0))
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    front = Proxy(listening, folder / "broker.sock", tls)
-    with pytest.MonkeyPatch.context() as patch, (folder / "users.acl").open("w") as users:
-        told = folder / "addresses"
-        with told.open("w") as addresses, contextlib.redirect_stdout(users), contextlib.redirect_stderr(addresses):
-            patch.delenv("REDIS_URL", raising=False)
-            assert cli.main(["acl", "--url", front.url, "--run", "ours-*"]) == 0
-    found = dict(line.split() for line in told.read_text().splitlines())
-    servers, [port] = Servers(folder), free_ports(1)
-    arguments = ["--aclfile", str(folder / "users.acl"), "--unixsocket", str(folder / "broker.sock")]
-    user, password = re.findall(r"//(.*):(.*)@", found["admin"])[0]
-    admin = servers.start(port, *arguments, "--save", "", username=user, password=password)
-    query = f"?ssl_ca_certs={quote(str(folder / 'ca.pem'))}"
-    yield Guarded({r: url + query for r, url in found.items()}, admin, f"redis://127.0.0.1:{port}", folder / "ca.pem")
-    servers.close()
-    front.close()
 
 
 @pytest.fixture

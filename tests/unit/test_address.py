@@ -9,7 +9,7 @@ import redis
 from redis.sentinel import SentinelConnectionPool
 
 from common import address
-from common.address import client_of, shown
+from common.address import client_of, hosts_of, shown, user_in, without_login
 
 
 def test_one_server() -> None:
@@ -76,3 +76,12 @@ def test_passwords_are_not_shown() -> None:
     assert shown(url) == "redis+sentinel://me:***@a,b/p?sentinel_username=s&sentinel_password=***&x=1"
     assert shown("redis://:secret@host/0") == "redis://:***@host/0"
     assert shown("unix:///tmp/a.sock") == "unix:///tmp/a.sock"
+
+
+def test_the_parts_of_an_address() -> None:
+    url = "rediss+sentinel://me:secret@a:1,[::1]:2/p?sentinel_password=hidden&x=1"
+    assert hosts_of(url) == ["a", "::1"] and hosts_of("unix:///tmp/a.sock") == []
+    assert user_in(url) == "me" and user_in("redis://:secret@a") is None and user_in("redis://a") is None
+    assert without_login(url) == "rediss+sentinel://a:1,[::1]:2/p?sentinel_password=hidden&x=1"
+    assert without_login("redis://a:1/0?username=me&password=x&y=1") == "redis://a:1/0?y=1"
+    assert without_login("redis://me:secret@a") == "redis://a"

@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> str:
 
 
 def test_the_commands() -> None:
-    assert " ".join(COMMANDS) == "up actor scorer learner sft rm eval score compare shadow top queue acl"
+    assert " ".join(COMMANDS) == "up actor scorer learner sft rm eval score compare shadow top queue doctor acl"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

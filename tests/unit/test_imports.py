@@ -12,7 +12,7 @@ LIGHT = [
     "common.config", "common.errors", "common.leases", "common.lifecycle", "common.logs", "common.models",
     "common.generated", "common.problems", "common.schema", "common.server", "common.settings", "common.streams",
     "common.tasks", "common.shadow", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker",
-    "deploy.children", "deploy.cli", "deploy.evaluation.command", "deploy.evaluation.sample",
+    "deploy.children", "deploy.cli", "deploy.doctor.command", "deploy.evaluation.command", "deploy.evaluation.sample",
     "deploy.queue", "deploy.run_folder", "deploy.shadow", "deploy.show",
 ]  # fmt: skip
 PURE = [
@@ -20,7 +20,7 @@ PURE = [
     "learner.metrics", "learner.flops", "learner.throughput", "learner.channels", "learner.normalize",
     "learner.reliability", "learner.round", "common.accuracy", "common.columns", "common.auroc", "common.lanes",
     "common.scores", "common.sigma",
-    "common.schema", "common.settings", "common.weights",
+    "learner.footprint", "common.fitness", "common.schema", "common.settings", "common.weights",
 ]  # fmt: skip
 
 
