@@ -1,5 +1,5 @@
 """Reading what a stranger may have written: bytes that stay in proportion, a map whose every field is checked as it is
-read, a count, text that cannot steer a terminal."""
+read, a count, a figure, text that cannot steer a terminal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MAX_META_ITEMS = 32
 MAX_ITEMS = 2**18
 MAX_DIGITS = 15  # of a count, as the scripts on the server have it
 COUNTED_BYTES = 2**20  # what is smaller cannot become large
+LARGEST_FIGURE = 1e30  # beyond it there are no figures of ours
 
 _DTYPES = {name: np.dtype(name) for name in ("<i4", "<f4", "<f8")}  # made once: numpy parses a name each time
 
@@ -60,9 +61,21 @@ def version(raw: bytes | None) -> tuple[int, int] | None:
     return (count(parts[0]), count(parts[1])) if len(parts) == 2 and all(map(bytes.isdigit, parts)) else None
 
 
+def figure(value: object) -> float | None:
+    """A figure that can be shown and drawn; None for what is none, or is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST_FIGURE:
+        return None
+    return float(value)
+
+
 def printable(text: str) -> str:
-    """Text of a stranger for a terminal: what would steer it, or turn the reading direction, stands there escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    """Text of a stranger for people: what steers a terminal, or turns the reading direction, stands there escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same with its line breaks."""
+    return "\n".join(map(printable, text.splitlines()))
 
 
 class Fields:

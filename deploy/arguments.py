@@ -69,6 +69,13 @@ def parser(name: str, command: Command, with_settings: bool) -> argparse.Argumen
         found.add_argument("--every", type=float, default=1.0, metavar="S", help="seconds between looks (default: 1)")
         found.add_argument("--once", action="store_true", help="look once, print, end; so it is on a pipe anyway")
         found.add_argument("--json", action="store_true", help="once, as JSON")
+    elif name == "report":
+        found.add_argument(
+            "runs", type=Path, nargs="*", metavar="RUN", help="folders of runs (default: the newest below runs/)"
+        )
+        found.add_argument("--out", type=Path, help="the page (default: RUN/report.html; of several ./report.html)")
+        found.add_argument("--follow", action="store_true", help="write it anew until the run is finished, or Ctrl-C")
+        found.add_argument("--every", type=float, default=10.0, metavar="S", help="of --follow, seconds (default: 10)")
     elif name == "acl":
         found.add_argument("--url", required=True, help="the broker's address without a user")
         found.add_argument("--run", default="*", help="glob of the ids of runs (default: all)")

@@ -93,6 +93,12 @@ def _compare(arguments: argparse.Namespace, flags: list[str]) -> int:
     return compare(arguments, flags)
 
 
+def _report(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.report import command
+
+    return command.run(arguments, flags)
+
+
 def _shadow(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy import shadow
 
@@ -250,6 +256,19 @@ The log in --out is one for `hero compare` and `hero score --from-run`.""",
 Keys: g the latest groups (n, p: older, newer), o the overview, r look again, q quit. It changes nothing in the
 broker: the viewer's user of `hero acl` is enough. A user and its password are best left in REDIS_URL, where no list
 of processes shows them. NO_COLOR=1 is without colours.""",
+        (),
+    ),
+    "report": Command(
+        _report,
+        "Runs as one HTML page: plots, tables, their groups to leaf through; from their folders, without a broker.",
+        """  hero report                                          the newest run below runs/
+  hero report runs/quickstart/hero                     writes runs/quickstart/hero/report.html
+  hero report runs/my --follow                         written anew every 10 s while the run goes on; --every 60
+  hero report runs/hero runs/verifier --out both.html  several runs compared: a colour each, settings that differ
+
+The page is one file that asks for nothing: open it in any browser, send it to anybody who may read the prompts and
+completions in it. It shows the latest groups, some of every rare status, and a sample of all, and says how many it
+leaves out. With --follow it reloads itself, its filters and its place kept, until the run is finished or Ctrl-C.""",
         (),
     ),
     "queue": Command(

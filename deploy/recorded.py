@@ -19,12 +19,16 @@ from scorer.rewards import reward_group
 LOG = "rewards/rewards.jsonl"
 
 
+def parts(log: Path) -> list[Path]:
+    """The files of a log that is rotated, oldest first: log.7 to log.1, then itself."""
+    older = [file for file in log.parent.glob(f"{log.name}.*") if file.suffix[1:].isdecimal()]
+    older.sort(key=lambda file: int(file.suffix[1:]), reverse=True)
+    return [*older, log] if log.is_file() else older
+
+
 def groups(run: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's reward log, oldest first. Raises DataError without a log, and for a line that is none."""
-    newest = run / LOG
-    older = sorted(newest.parent.glob(f"{newest.name}.*"), key=lambda file: int(file.suffix[1:]), reverse=True)
-    files = [*older, newest] if newest.is_file() else older
-    if not files:
+    if not (files := parts(run / LOG)):
         raise DataError(f"{run} has no reward log ({LOG}): give the folder of a run")
     for file in files:
         with file.open(encoding="utf-8") as lines:

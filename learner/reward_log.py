@@ -86,10 +86,10 @@ def record(
     }
 
 
-def shortened(line: dict[str, Any]) -> dict[str, Any]:
-    """The line with the middle of long texts left out, so that it has SHOWN_CHARS of text in all."""
+def shortened(line: dict[str, Any], chars: int = SHOWN_CHARS) -> dict[str, Any]:
+    """The line with the middle of long texts left out, so that it has so many characters of text in all."""
     made = line["completions"]
-    limit = SHOWN_CHARS // (len(made) + 2)
+    limit = chars // (len(made) + 2)
     short = [one | {key: _short(one[key], limit) for key in ("text", "extracted")} for one in made]
     short = [{key: value for key, value in one.items() if key != "versions"} for one in short]
     return line | {

@@ -19,7 +19,7 @@ def named(given: Sequence[str]) -> dict[str, Path]:
     """
     pairs = [_split(one) for one in given]
     folders = [model_folder(model) for _, model in pairs]
-    own = _short_names([Path(model).expanduser() for _, model in pairs])
+    own = short_names([Path(model).expanduser() for _, model in pairs])
     names = [name or short for (name, _), short in zip(pairs, own, strict=True)]
     for what, all_of_them in (("name", names), ("model", [str(folder.resolve()) for folder in folders])):
         if twice := [one for one, times in Counter(all_of_them).items() if times > 1]:
@@ -81,7 +81,7 @@ def _split(given: str) -> tuple[str | None, str]:
     return None, given
 
 
-def _short_names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """The last part of each path; where that is one name for several, the part before it too."""
     last = [path.name or path.resolve().name for path in paths]
     return [

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from common.untrusted import printable
+from common.untrusted import printable, printable_lines
 from deploy.monitor.overview import WIDTH
 
 FIGURES = ("rm_score", "r_hat", "reward", "advantage")
@@ -23,7 +23,13 @@ def group_page(group: Mapping[str, Any], place: int, count: int) -> Iterator[Ren
         f"{_shown(group.get('outcome'))} at step {_shown(group.get('step'))}\n{figures}"
         + ("\ngated: the reward model is not trusted" if group.get("gated") else "")
     )
-    asked = (("question  ", "bold"), _lines(group.get("question")), "\n", ("gold  ", "bold"), _lines(group.get("gold")))
+    asked = (
+        ("question  ", "bold"),
+        printable_lines(str(group.get("question"))),
+        "\n",
+        ("gold  ", "bold"),
+        printable_lines(str(group.get("gold"))),
+    )
     yield Text.assemble(*asked)
     made = group.get("completions")
     for number, one in enumerate(made if isinstance(made, list) else [], 1):
@@ -39,13 +45,10 @@ def _completion(number: int, one: Mapping[str, Any]) -> Iterator[RenderableType]
     verdict = f"{number}. {_shown(one.get('status'))}\n{figures}"
     answer = f"-> {_shown(one.get('extracted'))}" + (f"  ({_shown(one['rule'])})" if one.get("rule") else "")
     length = f"{_shown(one.get('tokens'))} tokens, {_shown(one.get('finish'))}"
-    table.add_row(Text(verdict), Text.assemble(_lines(one.get("text")), "\n", (f"{answer}  {length}", "bold")))
+    table.add_row(
+        Text(verdict), Text.assemble(printable_lines(str(one.get("text"))), "\n", (f"{answer}  {length}", "bold"))
+    )
     yield table
-
-
-def _lines(value: object) -> str:
-    """Text with its line breaks, all else that would steer a terminal escaped."""
-    return "\n".join(printable(line) for line in str(value).splitlines())
 
 
 def _shown(value: object) -> str:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from common.untrusted import printable
+from common.untrusted import figure, printable
 from deploy.monitor.snapshot import BOOKS, Process, Snapshot
 from deploy.monitor.spark import BARS, sparkline
 
@@ -34,8 +34,6 @@ CURVES = {
     "entropy": "entropy",
     "grad_norm": "gradient norm",
 }
-LARGEST = 1e30
-"""Beyond it there are no figures of ours."""
 RATES = {"actor": "tok/s", "scorer": "groups/s", "learner": "steps/s"}
 
 
@@ -119,7 +117,7 @@ def curves(steps: Sequence[dict[str, Any]], bars: str = BARS) -> Table:
     """Rewards by part and what belongs to them: now, the mean of RECENT steps, their course."""
     table = _table("of a step", ">now", f">mean of {RECENT}", f"steps {steps[0]['step']} to {steps[-1]['step']}")
     for name, title in CURVES.items():
-        values = [_number(step, name) for step in steps]
+        values = [figure(step.get(name)) for step in steps]
         recent = [value for value in values[-RECENT:] if value is not None]
         if recent:
             now = "" if values[-1] is None else _short(values[-1])
@@ -132,7 +130,7 @@ def statuses(steps: Sequence[dict[str, Any]]) -> Text:
     counts: dict[str, float] = {}
     for step in steps[-RECENT:]:
         for name in step:
-            if name.startswith("status_") and (value := _number(step, name)) is not None:
+            if name.startswith("status_") and (value := figure(step.get(name))) is not None:
                 counts[name[7:]] = counts.get(name[7:], 0.0) + value
     total = sum(counts.values()) or 1.0
     shares = sorted(counts.items(), key=lambda one: -one[1])
@@ -155,19 +153,14 @@ def _progress(seen: Snapshot) -> Iterator[str]:
     yield f"step {'?' if step is None else step}" + (f" of {total}" if total else "")
     yield "no policy yet" if seen.policy is None else f"policy {seen.policy[0]}-{seen.policy[1]}"
     recent = seen.steps[-RECENT:]
-    times = [_number(one, "time") for one in recent]
+    times = [figure(one.get("time")) for one in recent]
     if len(recent) > 1 and times[0] and times[-1] and times[-1] > times[0]:
         each = (times[-1] - times[0]) / (len(recent) - 1)
-        tokens = sum(_number(one, "sampled_tokens") or 0.0 for one in recent[1:])
+        tokens = sum(figure(one.get("sampled_tokens")) or 0.0 for one in recent[1:])
         yield f"{each:.2f} s a step"
         yield f"{tokens / (times[-1] - times[0]):,.0f} tok/s"
         if isinstance(step, int) and isinstance(total, int) and total > step:
             yield f"{seconds((total - step) * each)} left"
-
-
-def _number(step: dict[str, Any], name: str) -> float | None:
-    value = step.get(name)
-    return float(value) if isinstance(value, int | float) and abs(value) < LARGEST else None
 
 
 def _short(value: float) -> str:

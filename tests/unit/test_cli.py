@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> str:
 
 
 def test_the_commands() -> None:
-    assert " ".join(COMMANDS) == "up actor scorer learner sft rm eval score compare shadow top queue doctor acl"
+    assert " ".join(COMMANDS) == "up actor scorer learner sft rm eval score compare shadow top report queue doctor acl"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,7 +53,8 @@ def test_without_a_command_all_are_listed(arguments: list[str], code: int, capsy
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("eval", "score", "compare", "shadow", "top", "queue", "acl")]
+    "name",
+    [name for name in COMMANDS if name not in ("eval", "score", "compare", "shadow", "top", "report", "queue", "acl")],
 )
 def test_a_missing_config(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "nowhere.toml"]) == 2

@@ -1,0 +1,1 @@
+"""`hero report`: runs as one HTML page, from their folders alone."""
