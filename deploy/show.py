@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from deploy.report.curves import trailing_mean
 
 console = Console(stderr=True)
 
@@ -92,7 +95,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], summary: dict[str, Any], out: P
             if points:
                 steps, values = zip(*points, strict=True)
                 axis.plot(steps, values, alpha=0.3, linewidth=1)
-                axis.plot(steps, _smooth(values), color=axis.lines[-1].get_color(), label=name)
+                axis.plot(steps, trailing_mean(np.array(values, float)), color=axis.lines[-1].get_color(), label=name)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         if axis.lines:
@@ -111,10 +114,3 @@ def draw_curves(lines: Sequence[dict[str, Any]], summary: dict[str, Any], out: P
     figure.suptitle(f"{summary['run']}: {summary['steps']} steps, reward mode {summary['reward_mode']}")
     figure.savefig(out, dpi=110)
     plt.close(figure)
-
-
-def _smooth(values: Sequence[float], window: int = 15) -> list[float]:
-    return [
-        sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
-        for i in range(len(values))
-    ]

@@ -115,7 +115,7 @@ def _rounds(runs: Sequence[Recording]) -> Plot | None:
         ):
             ends = {end: run.rounds.of(end) for end in ("low", "high")}
             whole = len(one.x) == len(run.rounds) and all(np.isfinite(values).all() for values in ends.values())
-            curves.append(replace(one, **(ends if whole else {})))
+            curves.append(replace(one, low=ends["low"], high=ends["high"]) if whole else one)
     return Plot(f"{HELD_OUT} beside training, 95 % intervals", curves) if curves else None
 
 

@@ -57,7 +57,7 @@ SECTIONS: Mapping[str, Sequence[Panel]] = {
     ),
     "Groups and verdicts": (
         Panel(
-            "Groups: all wrong, mixed, all right",
+            "Groups by the verdicts in them",
             named(all_wrong_share="all wrong", mixed_share="mixed", all_right_share="all right"),
             stacked=True,
         ),

@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.table import Table
 
 from deploy.experiments.hero_vs_baselines import analysis, claims, figures, protocol
 from deploy.experiments.hero_vs_baselines.analysis import lessons
 from deploy.experiments.hero_vs_baselines.groups import KINDS
 from deploy.experiments.hero_vs_baselines.results import Results
+from deploy.report.document import document
 from deploy.run_folder import write_atomically
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -98,8 +98,8 @@ def write(results: Results, out: Path) -> Path:
         "Right completions that the gate accepts, over training": figures.training(runs, "gate_recall", "recall", main),
         "Groups in which the gate accepts nothing": figures.training(runs, "all_wrong", "share of groups", main),
     }
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    page = document(
+        TEMPLATE,
         claims=claims.lines(results),
         regimes=list(protocol.REGIMES),
         finals=final_rows(results),
