@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -12,10 +13,10 @@ from markupsafe import Markup
 HERE = Path(__file__).parent
 
 
-def document(template: Path, script: Path | None = None, **values: object) -> str:
+def document(template: Path, scripts: Sequence[Path] = (), **values: object) -> str:
     """The page of a template that extends `document.html.jinja` and may import `parts.html.jinja`.
 
-    The browser runs the script and takes the style of this folder, known by their hashes, shows pictures that are in
+    The browser runs the scripts and takes the style of this folder, known by their hashes, shows pictures that are in
     the page itself, and loads, sends and runs nothing else: whatever a value holds, it is text.
     """
     environment = jinja2.Environment(
@@ -26,12 +27,12 @@ def document(template: Path, script: Path | None = None, **values: object) -> st
         lstrip_blocks=True,
     )
     style = _own(HERE / "document.css")
-    code = _own(script) if script else Markup("")
+    code = Markup("\n").join(map(_own, scripts))
     allowed = {
         "default-src": "'none'",
         "img-src": "data:",
         "style-src": _hash(style),
-        "script-src": _hash(code) if script else "'none'",
+        "script-src": _hash(code) if scripts else "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }

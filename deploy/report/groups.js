@@ -1,7 +1,7 @@
 "use strict";
-// The group browser and the page's reloading. Whatever comes out of the data is put in as text, never as HTML.
+// The group browser. Whatever comes out of the data is put in as text, never as HTML.
 (() => {
-  const PAGE = 50, SAME_PAGES = 6;
+  const PAGE = 50;
   const groups = JSON.parse(document.getElementById("groups").textContent);
   const names = JSON.parse(document.getElementById("names").textContent);
   const form = document.getElementById("filters"), list = document.getElementById("list");
@@ -169,30 +169,6 @@
     keep();
   }
 
-  // Reloading while a run goes on: at the same place, and not for ever where nobody writes the page any more
-
-  const note = document.getElementById("written"), every = Number(note.dataset.refresh);
-  const before = JSON.parse(sessionStorage.getItem("hero-report") || "{}");
-  const same = before.written === note.dataset.written ? (before.same || 0) + 1 : 0;
-
-  function restore() {
-    for (const id of before.details || []) if (document.getElementById(id)) document.getElementById(id).open = true;
-    if (before.scroll) scrollTo(0, before.scroll);
-    const focused = before.focus && body.querySelector(`button[data-group="${CSS.escape(before.focus)}"]`);
-    if (focused) focused.focus({ preventScroll: true });
-    sessionStorage.removeItem("hero-report");
-  }
-
-  function reload() {
-    if (form.contains(document.activeElement) || !getSelection().isCollapsed) { setTimeout(reload, 1000); return; }
-    sessionStorage.setItem("hero-report", JSON.stringify({
-      written: note.dataset.written, same, scroll: scrollY,
-      details: [...document.querySelectorAll("details[open]")].map(one => one.id),
-      focus: document.activeElement.dataset ? document.activeElement.dataset.group : undefined,
-    }));
-    location.reload();
-  }
-
   for (const group of groups) {
     group.kind = kindOf(group);
     group.words = [group.question, group.gold, ...group.completions.map(one => one.text)].join("\n").toLowerCase();
@@ -210,7 +186,4 @@
   recall();
   shown = matching();
   show();
-  restore();
-  if (every && same < SAME_PAGES) setTimeout(reload, every * 1000);
-  else if (every) note.textContent += " No newer page has come for a while: reload it by hand.";
 })();

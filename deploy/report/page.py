@@ -10,7 +10,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from deploy.report import tables
+from deploy.report import settings_rows, tables
 from deploy.report.curves import ENDS, WINDOW, Plot
 from deploy.report.document import document
 from deploy.report.drawing import DASHES, INK, PALETTE, dash_of, svg
@@ -19,7 +19,7 @@ from deploy.report.group_rows import TEXT_CHARS, row
 from deploy.report.recording import Recording
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-SCRIPT = Path(__file__).with_name("groups.js")
+SCRIPTS = (TEMPLATE.with_name("groups.js"), TEMPLATE.with_name("reload.js"))
 GROUPS_BYTES = 6 * 2**20
 """Of all groups in the page."""
 
@@ -31,7 +31,7 @@ def page(runs: Sequence[Recording], refresh_s: float = 0.0) -> str:
     groups, shown = _groups(runs)
     return document(
         TEMPLATE,
-        SCRIPT,
+        SCRIPTS,
         title=f"Run {names[0]}" if len(names) == 1 else f"{len(names)} runs: {', '.join(names[:6])}",
         names=names,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
@@ -45,8 +45,8 @@ def page(runs: Sequence[Recording], refresh_s: float = 0.0) -> str:
         run_keys=[_key(name, color) for color, name in enumerate(names)],
         sections=list(_drawn(found)),
         still=still,
-        differing=tables.differing(runs),
-        changed=tables.changed(runs),
+        differing=settings_rows.differing(runs),
+        changed=settings_rows.changed(runs),
         groups_note=[_note(*of_run) for of_run in zip(names, runs, shown, strict=True)],
         text_chars=TEXT_CHARS,
         groups=groups,

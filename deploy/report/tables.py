@@ -1,26 +1,21 @@
-"""The tables of the page: what a run was, what came out of it, and its settings; a column for each run. Pure."""
+"""What a run was and what came out of it, as rows of tables with a column for each run. Pure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from common.address import shown
-from common.settings import Sections
 from common.untrusted import figure, printable
 from deploy.monitor.overview import seconds
 from deploy.monitor.snapshot import BOOKS
 from deploy.report.curves import ENDS
 from deploy.report.recording import Recording
+from deploy.report.settings_rows import Rows
 
-Rows = list[list[str]]
-VALUE_CHARS = 160
 ARROW = " \N{RIGHTWARDS ARROW} "
-UNSET = "unset"
 
 
 def facts(runs: Sequence[Recording]) -> Rows:
@@ -72,22 +67,13 @@ def outcomes(runs: Sequence[Recording]) -> Rows:
     )
 
 
-def differing(runs: Sequence[Recording]) -> Rows:
-    """Settings in which the runs differ: key, default, a value for each run."""
-    return [row for row in _settings(runs) if len(set(row[2:])) > 1]
-
-
-def changed(runs: Sequence[Recording]) -> Rows:
-    """Settings that any run has otherwise than by default."""
-    return [row for row in _settings(runs) if set(row[2:]) - {row[1], UNSET}]
-
-
 def percent(found: Mapping[str, Any]) -> str:
     """An accuracy with its interval."""
     value, low, high = (figure(found.get(name)) for name in ("value", "low", "high"))
     if value is None:
         return ""
-    return f"{100 * value:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if None not in (low, high) else "")  # type: ignore[operator]
+    interval = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f}{interval}"
 
 
 def _rows(runs: Sequence[Recording], cells: Mapping[str, Callable[[Recording], str]]) -> Rows:
@@ -99,37 +85,9 @@ def _rows(runs: Sequence[Recording], cells: Mapping[str, Callable[[Recording], s
 def _setting(key: str) -> Callable[[Recording], str]:
     def cell(run: Recording) -> str:
         value = run.settings.get(key)
-        return "" if value is None else _value(key, value)
+        return "" if value is None else written(value)
 
     return cell
-
-
-def _settings(runs: Sequence[Recording]) -> Rows:
-    default = {
-        f"{section}.{key}": value
-        for section, keys in Sections().model_dump(mode="json").items()
-        for key, value in keys.items()
-    }
-    known = [run.settings for run in runs]
-    keys = sorted({key for settings in known for key in settings})
-    return [
-        [
-            printable(key),
-            _value(key, default[key]) if key in default else "",
-            *(_value(key, settings[key]) if key in settings else UNSET for settings in known),
-        ]
-        for key in keys
-    ]
-
-
-def _value(key: str, value: object) -> str:
-    """As in a TOML file, shortened; of an address nothing that is secret."""
-    if isinstance(value, str):
-        text = shown(value) if "://" in value else value
-    else:
-        text = "-" if value is None else json.dumps(value, ensure_ascii=False)
-    text = printable(text)
-    return text if len(text) <= VALUE_CHARS else f"{text[:VALUE_CHARS]}..."
 
 
 def _when(run: Recording) -> str:

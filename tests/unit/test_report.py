@@ -16,7 +16,7 @@ from common.errors import ConfigError, RunFolderError
 from deploy.cli import main
 from deploy.report import lines as lines_module
 from deploy.report import page as page_module
-from deploy.report import tables
+from deploy.report import settings_rows, tables
 from deploy.report.command import recordings
 from deploy.report.curves import curve, thinned, trailing_mean
 from deploy.report.drawing import svg
@@ -284,10 +284,10 @@ def test_settings_are_compared_and_no_password_is_shown(tmp_path: Path) -> None:
     secret = {"url": "redis://user:hunter2@head:6379/0"}
     runs = [Run(tmp_path / "a", weights=secret), Run(tmp_path / "b", learner={"lr": 3e-5}, weights=secret)]
     held = [look(one) for one in runs]
-    differing = {name: rest for name, *rest in tables.differing(held)}
+    differing = {name: rest for name, *rest in settings_rows.differing(held)}
     assert differing["learner.lr"] == ["1e-05", "1e-05", "3e-05"] and "learner.clip_low" not in differing
     assert "weights.url" not in differing
-    changed = {name: rest for name, *rest in tables.changed(held)}
+    changed = {name: rest for name, *rest in settings_rows.changed(held)}
     assert changed["weights.url"] == ["-", *["redis://user:***@head:6379/0"] * 2]
     assert "hunter2" not in page(held)
 
