@@ -46,9 +46,7 @@ def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None
 
     def started(**changes: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "output").open("ab") as out:
-            return subprocess.Popen(
-                command, env=environment | changes, stdout=out, stderr=out, start_new_session=True
-            )
+            return subprocess.Popen(command, env=environment | changes, stdout=out, stderr=out, start_new_session=True)
 
     def steps() -> int:
         return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
