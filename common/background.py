@@ -24,10 +24,11 @@ class Background:
         if self._failed:
             raise self._failed
 
-    def close(self) -> None:
-        """Asks it to end, and waits until it has."""
+    def close(self, within_s: float | None = None) -> bool:
+        """Asks it to end, and waits until it has, or for so long; whether it has."""
         self.closed.set()
-        self._thread.join()
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:

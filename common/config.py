@@ -29,6 +29,8 @@ from pydantic_settings import (
 from common.errors import ConfigError
 from common.settings import Sections, contradictions
 
+_ADDRESSES = ("url", "endpoint")
+
 
 class Settings(Sections, BaseSettings):
     """The resolved settings of one process; build it with `load`."""
@@ -127,6 +129,14 @@ def describe(sections: Sequence[str]) -> str:
 def dump(settings: Sections) -> str:
     """The resolved settings as JSON, for the run folder: without the broker's address, which may hold a password."""
     return settings.model_dump_json(indent=2, exclude={"broker": {"url"}})
+
+
+def public(settings: Sections) -> dict[str, dict[str, Any]]:
+    """The settings by section and key, for whoever is shown a run: without any address, which may hold a password."""
+    sections = settings.model_dump(mode="json")
+    return {
+        name: {key: value for key, value in held.items() if key not in _ADDRESSES} for name, held in sections.items()
+    }
 
 
 def from_dump(text: str) -> Sections:

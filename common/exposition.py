@@ -48,6 +48,7 @@ HEARTBEATS: dict[str, tuple[_Known, ...]] = {
         _Known("steps", "gauge", "hero_learner_steps_wanted", "Steps that the run is to have."),
         _Known("max_staleness", "gauge", "hero_learner_max_staleness", "Oldest group that is trained on, in steps."),
         _Known("ready", "gauge", "hero_learner_groups_ready", "Scored groups that wait for the next step."),
+        _Known("untold", "counter", "hero_untold", "Steps, for TensorBoard or W&B, that could not be passed on."),
     ),
 }
 EVERYBODY = (

@@ -9,7 +9,7 @@ from common.settings import Sections
 from deploy import prepare
 from deploy.run_folder import open_run, run_id_of
 from deploy.show import console
-from learner import distributed
+from learner import curves, distributed
 from learner.ranks import joined
 from learner.worker import run as run_learner
 from learner.worker import run_with_others
@@ -21,6 +21,8 @@ def run(settings: Sections) -> int:
     if count > 1:
         bind_contextvars(rank=rank)
     url = "" if rank else needed_url(settings.broker.url)
+    if not rank:
+        curves.check(settings)
     with joined(settings) as ranks:
         if rank:
             return run_with_others(settings, ranks)

@@ -31,8 +31,10 @@ from deploy.evaluation import run as evaluation
 from deploy.run_folder import note_broker_url, open_run, write_atomically
 from deploy.scaling import Scaling
 from deploy.show import closing_table, console, draw_curves
-from deploy.summary import lines_by_step, summarize
+from deploy.summary import summarize
 from deploy.watch import Watch
+from learner import curves
+from learner.json_lines import lines_by_step
 
 LOOK_EVERY_S = 0.25
 EVALUATION = "eval"
@@ -43,6 +45,7 @@ log = structlog.get_logger("up")
 
 def dry_run(settings: Sections) -> int:
     """Accepts or refuses the settings without starting anything: prints what would run."""
+    curves.check(settings)
     console.print_json(config.dump(settings))
     console.print(
         f"settings accepted: {settings.actor.count} actor(s), {settings.scorer.count} scorer(s), one learner "
@@ -58,6 +61,7 @@ def run(settings: Sections) -> int:
     """Runs to the end, or until a signal; returns the exit code. The same command resumes."""
     logs.start("up", "WARNING")
     stop = stop_on_signals()
+    curves.check(settings)
     run_id, resumed = open_run(settings)
     folder = settings.run.folder
     settings_file = folder / "settings.json"

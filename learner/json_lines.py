@@ -61,3 +61,10 @@ class JsonLines:
             if newer.exists():
                 newer.replace(older)
         self._open()
+
+
+def lines_by_step(file: Path) -> list[dict[str, Any]]:
+    """One line of metrics.jsonl or eval.jsonl for each step; of a step that was repeated after a resume, the last."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    by_step = {line["step"]: line for line in map(json.loads, lines)}
+    return [by_step[step] for step in sorted(by_step)]

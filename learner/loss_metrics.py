@@ -12,11 +12,9 @@ from learner.corrections import Weights
 from learner.loss_inputs import LossInputs
 from learner.objectives import Surrogate
 from learner.penalties import divergence
+from learner.ratio_bins import RATIO_EDGES
 
 _MAX_LOG_RATIO = 20.0  # of metrics only: one token of ratio e^88 would make every mean infinite
-
-# A quarter of an octave each, from 1/16 to 16, the middle one around 1; what is beyond has the outermost two.
-RATIO_EDGES = tuple(2.0 ** ((step + 0.5) / 4) for step in range(-17, 17))
 
 
 def loss_sums(counted: LossInputs, kept: Tensor, surrogate: Surrogate, weights: Weights) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What the learner writes down: every step and group in its logs, the latest of both in the broker for who looks on."""
+"""What the learner writes down: steps and groups in its logs, the latest in the broker for who looks on, and curves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from common.history import KEPT_GROUPS
 from common.schema import Scored
 from common.settings import Sections
 from common.streams import Broker
+from learner.curves import Curves
 from learner.ledger import Ledger
 from learner.metrics_log import MetricsLog
 from learner.reward_log import RewardLog, shortened
 from learner.room import Room
+from learner.round import Figure
 
 log = structlog.get_logger("learner")
 
@@ -30,6 +32,7 @@ class RunLog:
         self._broker, self._room = broker, room
         self._rewards = RewardLog(folder / "rewards", settings.learner.reward_log_mb)
         self._metrics = MetricsLog(folder / "metrics.jsonl")
+        self._curves = Curves(settings, broker.run)
         self._latest: list[dict[str, Any]] = []
         self._full = False
 
@@ -51,6 +54,7 @@ class RunLog:
         line = self._room.write(lambda: self._metrics.write(step, metrics, seconds, ledger))
         if line is None:
             return
+        self._curves.step(line)
         try:
             self._broker.remember(line, [shortened(one) for one in self._latest])
             self._full = False
@@ -60,6 +64,16 @@ class RunLog:
             self._full = True
         self._latest = []
 
+    def evaluated(self, figure: Figure) -> None:
+        """A round of evaluation, which has its own log, for those who draw."""
+        self._curves.evaluated(figure)
+
+    @property
+    def untold(self) -> int:
+        """Lines that could not be drawn elsewhere."""
+        return self._curves.lost
+
     def close(self) -> None:
         self._rewards.close()
         self._metrics.close()
+        self._curves.close()

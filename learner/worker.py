@@ -219,6 +219,7 @@ class Learner:
             self._evaluation.turn(self._step, BLOCK_MS if trained else 0)
             if (newest := self._evaluation.newest) and newest is not before:
                 self._scores.evaluated(newest.accuracy)
+                self._log.evaluated(newest)
         except BrokerFull as error:
             self._relieve(error)
 
@@ -303,6 +304,7 @@ class Learner:
                 "steps": self._settings.run.steps,
                 "ready": len(self._ready),
                 "max_staleness": self._options.max_staleness,
+                "untold": self._log.untold,
                 **self._ledger.audit(),
                 **self._evaluation.audit(),
                 **self._waiting.state,

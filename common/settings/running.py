@@ -146,7 +146,7 @@ class WeightsSettings(Section):
 
 
 class MetricsSettings(Section):
-    """/metrics, /livez and /readyz of each process."""
+    """/metrics, /livez and /readyz of each process; the learner's metrics for TensorBoard and W&B."""
 
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Where a process answers; 0 takes a free port, which its log names. Unset: nowhere. `hero up` gives it to the
@@ -156,3 +156,11 @@ class MetricsSettings(Section):
     stalled_after_s: Annotated[float, Field(gt=0)] = 900.0
     """/livez fails when the loop has not turned for so long. A turn may be a whole optimizer step, or an engine's
     start."""
+    tensorboard: bool = False
+    """The learner's metrics and evaluations also as event files, in `tensorboard` of the run folder. Needs
+    hero-rl[tensorboard]."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """The same for W&B, under the run's id. `offline`: into `wandb` of the run folder, for `wandb sync`. Key, entity
+    and name by its own WANDB_API_KEY, WANDB_ENTITY, WANDB_NAME (unset: run.name). Needs hero-rl[wandb]."""
+    wandb_project: Annotated[str, Field(min_length=1)] | None = None
+    """Unset: WANDB_PROJECT, else hero-rl."""

@@ -16,8 +16,8 @@ import msgpack
 from common.errors import BooksError, CheckpointError
 from common.lifecycle import computing_environment
 from common.streams import Broker
-from deploy.summary import lines_by_step
 from learner import checkpoint
+from learner.json_lines import lines_by_step
 from learner.ledger import EvaluationLedger, Ledger
 from tests.chaos.audit import Findings, Observer, audit, audit_evaluation, left_in
 from tests.chaos.cluster import ROOT

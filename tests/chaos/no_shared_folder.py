@@ -21,7 +21,7 @@ from typing import Any
 
 from common.lifecycle import computing_environment, die_with_parent
 from common.progress import Bars
-from deploy.summary import lines_by_step
+from learner.json_lines import lines_by_step
 from tests.chaos.cluster import ROOT
 from tests.chaos.host_cluster import BROKER_PORT, HostedServer
 from tests.chaos.hosts import Host, Network

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from common import extras
+from common.errors import ConfigError
 from deploy.cli import main
 from deploy.commands import COMMANDS
 
@@ -96,8 +98,53 @@ def test_an_unknown_reward_mode(config: str, capsys: pytest.CaptureFixture[str])
     assert left.value.code == 2 and "heroic" in told and "verifier" in told
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--metrics.tensorboard", "true"], "metrics.tensorboard = true needs tensorboard, which is not installed"),
+        (["--metrics.wandb", "offline"], "pip install 'hero-rl[wandb]'"),
+    ],
+)
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_package_that_is_asked_for_and_missing_is_told_before_anything_starts(
+    flags: list[str],
+    says: str,
+    dry: list[str],
+    config: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    assert main(["up", config, *flags, *dry]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_at_wandb_needs_its_key(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    assert main(["up", config, "--metrics.wandb", "online", "--dry-run"]) == 2
+    assert "set WANDB_API_KEY or run `wandb login`" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
+    assert main(["up", config, "--metrics.wandb", "online", "--dry-run"]) == 0
+
+
 def test_a_dry_run_prints_what_would_run(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", config, "--dry-run", "--rewards", "verifier", "--learner.lr", "2e-5"]) == 0
     told = capsys.readouterr().err
     assert '"mode": "verifier"' in told and '"lr": 2e-05' in told and "nothing was started" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_its_name_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_by_its_last_run").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("made_by_its_last_run", "no_such_package.inner"):
+        with pytest.raises(ConfigError, match=rf"a = 1 needs {module}, .*: pip install 'hero-rl\[more\]'"):
+            extras.needs("a = 1", module, "more")
+    extras.needs("a = 1", "rich.console", "more")

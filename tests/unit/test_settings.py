@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,11 @@ def test_help_describes_every_setting() -> None:
         assert f"[{section}]" in text
         for key in model.model_fields:
             assert f"--{section}.{key} " in f"{text}\n".replace("\n", " "), f"{section}.{key}"
+
+
+def test_who_is_shown_the_settings_sees_no_address() -> None:
+    shown = config.public(Sections())
+    keys = {(name, key) for name, section in shown.items() for key in section}
+    every = {(name, key) for name, section in Sections() for key in type(section).model_fields}
+    assert {key for _, key in every - keys} <= {"url", "endpoint"}
+    assert not [key for _, key in keys if re.search("url|endpoint|address|password|token$|secret|key$", key)]

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from common.settings import Sections
 from deploy.show import closing_table, draw_curves, evaluation_line
-from deploy.summary import lines_by_step, summarize
+from deploy.summary import summarize
 from deploy.watch import Tail
+from learner.json_lines import lines_by_step
 
 
 def found(step: int, accuracy: float, **changes: Any) -> dict[str, Any]:

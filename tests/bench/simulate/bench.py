@@ -13,7 +13,7 @@ from typing import Any
 
 from common import config
 from common.settings import Sections
-from deploy.summary import lines_by_step
+from learner.json_lines import lines_by_step
 from tests.bench import pipeline
 from tests.bench.processes import Watch
 from tests.bench.simulate import cost

@@ -7,7 +7,7 @@ import statistics
 import time
 
 from common.settings import Sections
-from deploy.summary import lines_by_step
+from learner.json_lines import lines_by_step
 from tests.bench import transport
 from tests.bench.stages import Group
 
