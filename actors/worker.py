@@ -17,6 +17,7 @@ from actors.follower import POLL_S, Follower
 from actors.join import fetched_folder, model_from_broker
 from actors.rollout import Groups
 from actors.slots import Slots
+from actors.spans import SampleSpans
 from common.deliveries import Delivery
 from common.errors import BrokerUnavailable, ModelError
 from common.lanes import Stage
@@ -26,6 +27,7 @@ from common.models import local_folder
 from common.schema import Ticket
 from common.settings import Sections
 from common.streams import Broker
+from common.tracing import Tracer
 from common.vitals import Vitals
 from common.waiting import Waiting
 from common.weights.store import WeightStore
@@ -102,6 +104,7 @@ class Actor:
         self._pulse = Every(1.0)
         self._slots = Slots(settings, broker, engine, self._groups, self._leases, self._start)
         self._waiting = Waiting("actor")
+        self._spans = SampleSpans(Tracer(settings, broker, "actor"))
         self._ended = False
         """Whether the run is over."""
         self._tokens = self._completions = 0
@@ -110,6 +113,7 @@ class Actor:
     def loop(self) -> None:
         while not self._stop.is_set() and not (self._pulse.due() and self._over()):
             self._follower.follow()
+            self._spans.follow(self._follower.policy)
             self._take_tickets()
             self._sample()
         deadline = time.monotonic() + DRAIN_S
@@ -124,6 +128,7 @@ class Actor:
             self._broker.leave(stage)
         self._follower.close(over=self._ended)
         self._engine.close()
+        self._spans.close()
 
     def _over(self) -> bool:
         policy = self._follower.policy
@@ -147,6 +152,7 @@ class Actor:
                 "busy_s": self._busy_s,
                 "load_s": self._follower.load_s,
                 "max_logprob_difference": self._follower.worst_difference,
+                "untold": self._spans.untold,
                 **self._waiting.state,
             }
         )
@@ -182,11 +188,13 @@ class Actor:
             self._broker.bury(delivery, str(error), traceback.format_exc())
             return
         self._groups.start(delivery)
+        self._spans.start(delivery)
 
     def _sample(self) -> None:
         for name in self._leases.lost():
             if self._groups.give_up(name):
                 log.warning("lease lost, group given up", delivery=name)
+                self._spans.give_up(name, "lease lost")
                 self._engine.abort([name])
         if not self._engine.busy:
             return
@@ -201,4 +209,4 @@ class Actor:
                 groups.append(done)
         if groups:
             self._leases.release([delivery for delivery, _ in groups])
-            self._broker.hand_over_together(groups)
+            self._spans.end(groups, self._broker.hand_over_together(groups))

@@ -48,11 +48,11 @@ HEARTBEATS: dict[str, tuple[_Known, ...]] = {
         _Known("steps", "gauge", "hero_learner_steps_wanted", "Steps that the run is to have."),
         _Known("max_staleness", "gauge", "hero_learner_max_staleness", "Oldest group that is trained on, in steps."),
         _Known("ready", "gauge", "hero_learner_groups_ready", "Scored groups that wait for the next step."),
-        _Known("untold", "counter", "hero_untold", "Steps, for TensorBoard or W&B, that could not be passed on."),
     ),
 }
 EVERYBODY = (
     _Known("step", "gauge", "hero_policy_step", "Step of the policy that this process works with."),
+    _Known("untold", "counter", "hero_untold", "Points of curves and spans of traces that could not be passed on."),
     _Known("waits_s", "gauge", "hero_waiting_seconds", "How long it has waited for what it waits for; 0: it does not."),
 )
 OUTCOMES = ("issued", "in_flight", "trained", "evaluated", "dropped", "dead_lettered")

@@ -36,6 +36,7 @@ def _up(arguments: argparse.Namespace, flags: list[str]) -> int:
 
 def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
     def run(arguments: argparse.Namespace, flags: list[str]) -> int:
+        from common import tracing
         from common.server import needed_url
         from deploy.run_folder import run_id_of
 
@@ -47,6 +48,7 @@ def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
         else:
             settings = _settings(arguments, flags)
         logs.start(role)
+        tracing.check(settings)
         if role == "learner":
             from deploy import learner
 
@@ -159,6 +161,23 @@ COMMANDS: dict[str, Command] = {
 
 The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at once.""",
         RUN_SECTIONS,
+        (
+            "run",
+            "broker",
+            "model",
+            "data",
+            "sampling",
+            "actor",
+            "scorer",
+            "verifier",
+            "reward_model",
+            "reward",
+            "learner",
+            "weights",
+            "eval",
+            "metrics",
+            "tracing",
+        ),
     ),
     "actor": Command(
         _worker("actor"),
@@ -167,19 +186,19 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
   hero actor --broker.url redis://head:6379/0     on a host that has nothing: model, settings and weights
                                                   come out of the broker
   hero actor --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d --actor.threads 8""",
-        ("run", "broker", "model", "actor", "weights", "metrics"),
+        ("run", "broker", "model", "actor", "weights", "metrics", "tracing"),
     ),
     "scorer": Command(
         _worker("scorer"),
         "One scorer: verifier, reward model, HERO. Start as many as the lag of the rollouts asks for.",
         "  hero scorer my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
-        ("run", "broker", "scorer", "verifier", "reward_model", "reward", "metrics"),
+        ("run", "broker", "scorer", "verifier", "reward_model", "reward", "metrics", "tracing"),
     ),
     "learner": Command(
         _worker("learner"),
         "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
         "  hero learner my.toml --broker.url redis://head:6379/0",
-        ("run", "broker", "model", "data", "sampling", "learner", "weights", "eval", "metrics"),
+        ("run", "broker", "model", "data", "sampling", "learner", "weights", "eval", "metrics", "tracing"),
     ),
     "sft": Command(
         _sft,

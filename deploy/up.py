@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from common import config, logs
+from common import config, logs, tracing
 from common.errors import ChildFailed
 from common.lifecycle import stop_on_signals
 from common.models import local_folder
@@ -45,7 +45,7 @@ log = structlog.get_logger("up")
 
 def dry_run(settings: Sections) -> int:
     """Accepts or refuses the settings without starting anything: prints what would run."""
-    curves.check(settings)
+    _check_packages(settings)
     console.print_json(config.dump(settings))
     console.print(
         f"settings accepted: {settings.actor.count} actor(s), {settings.scorer.count} scorer(s), one learner "
@@ -61,7 +61,7 @@ def run(settings: Sections) -> int:
     """Runs to the end, or until a signal; returns the exit code. The same command resumes."""
     logs.start("up", "WARNING")
     stop = stop_on_signals()
-    curves.check(settings)
+    _check_packages(settings)
     run_id, resumed = open_run(settings)
     folder = settings.run.folder
     settings_file = folder / "settings.json"
@@ -126,6 +126,12 @@ def run(settings: Sections) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def _check_packages(settings: Sections) -> None:
+    """Raises ConfigError for what the settings ask for and no process of the run could have."""
+    curves.check(settings)
+    tracing.check(settings)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from common.schema import Scored
 from common.settings import Sections
 from common.streams import Broker
 from common.tasks import Problem
+from common.tracing import Tracer
 from common.vitals import Vitals
 from common.waiting import Waiting
 from learner import distributed
@@ -43,6 +44,7 @@ from learner.room import Room
 from learner.run_log import RunLog
 from learner.score import Scores
 from learner.skips import Skips
+from learner.spans import TicketSpans
 from learner.team import Team, follow
 from learner.throughput import Throughput
 from learner.tickets import most_between_commits
@@ -117,6 +119,7 @@ class Learner:
         self._evaluation = Evaluation(settings, broker, self._committer, questions, self._room)
         self._order = order_of(settings, policy.vocabulary)
         self._log = RunLog(settings, broker, self._room)
+        self._spans = TicketSpans(Tracer(settings, broker, "learner"))
         ranks = distributed.world_size()
         self._throughput = Throughput(policy.config, policy.device_name, ranks, self._options)
         self._gate = Gate(self._options.min_rm_auroc)
@@ -147,6 +150,7 @@ class Learner:
         o = self._options
         reach = most_between_commits(o.groups_per_step, o.max_staleness, o.checkpoint_every_steps, o.over_sampling)
         self._reconciler.adopt(self._ledger, self._incarnation, reach)
+        self._spans.start(self._ledger)
         if self._options.advantage == "normalized" and self._settings.reward.mode == "hero":
             log.warning("learner.advantage = normalized cancels HERO's weight: Eq. 5 has no effect with it")
         if (rule := self._options.advantage) in SEPARATE:
@@ -178,10 +182,12 @@ class Learner:
     def _issue(self) -> None:
         if not self._publisher.settled:  # tickets of a step are for its policy
             return
+        began = time.monotonic()
         try:
             self._issuer.issue(self._ledger, self._incarnation, self._step)
         except BrokerFull as error:
             self._relieve(error)
+        self._spans.issued(self._ledger, began)
         if self._issuer.waits_for_a_plan:
             self._commit()
 
@@ -208,6 +214,7 @@ class Learner:
     def _admit(self, delivery: Delivery) -> None:
         if self._reconciler.awaits(self._ledger, delivery, self._ready, self._incarnation):
             self._ready.append(delivery)
+            self._spans.came(delivery)
 
     def _evaluate(self) -> None:
         """Moves the evaluation; once all is trained the learner waits for nothing else."""
@@ -233,6 +240,7 @@ class Learner:
                 self._ready.remove(delivery)
                 self._ledger.drop(delivery.ticket.id, reason)
                 self._log.group(group, f"dropped: {reason}", self._step)
+                self._spans.dropped(delivery, reason)
                 self._settle(delivery)
 
     def _train(self) -> None:
@@ -260,6 +268,7 @@ class Learner:
         self._scores.trained(metrics["accuracy"])
         self._step += 1
         self._ledger.train([d.ticket.id for d in batch], self._step)
+        self._spans.trained(batch, started, trained, self._step)
         for delivery, group, gain, gated in zip(batch, groups, gains, silenced, strict=True):
             self._issuer.met(group)
             self._log.group(group, "trained", self._step, gain, gated)
@@ -304,7 +313,7 @@ class Learner:
                 "steps": self._settings.run.steps,
                 "ready": len(self._ready),
                 "max_staleness": self._options.max_staleness,
-                "untold": self._log.untold,
+                "untold": self._log.untold + self._spans.untold,
                 **self._ledger.audit(),
                 **self._evaluation.audit(),
                 **self._waiting.state,
@@ -314,8 +323,10 @@ class Learner:
     def _compare_books(self) -> None:
         self._publisher.keep_up()
         self._broker.forget(FORGET_S)
+        began = time.monotonic()
         try:
             self._reconciler.compare(self._ledger, self._ready, self._incarnation, self._step)
+            self._spans.compared(self._ledger, began)
             self._evaluation.compare_books()
         except BrokerFull as error:
             self._relieve(error)
@@ -338,6 +349,7 @@ class Learner:
         if self._committer.commit(now, self._scores.now):
             self._issuer.saved()
             self._scores.saved()
+            self._spans.committed(self._ledger)
 
     def _export(self, folder: Path) -> bool:
         """A model folder; False after a stop while there was no room for it."""
@@ -359,6 +371,7 @@ class Learner:
         self._publisher.close(over=self._over)
         self._log.close()
         self._evaluation.close()
+        self._spans.close(over=self._over)
 
 
 def _scored(delivery: Delivery) -> Scored:

@@ -24,12 +24,14 @@ from common.scores import recorded
 from common.settings import Sections
 from common.sigma import Sigma, next_sigma
 from common.streams import Broker
+from common.tracing import Tracer
 from common.vitals import Vitals
 from common.waiting import Waiting
 from scorer.reward_models.backends import make_reward_model
 from scorer.reward_models.protocol import RewardModel, Sample
 from scorer.rewards import reward_group
 from scorer.sandbox import Item, Sandbox
+from scorer.spans import ScoreSpans
 from scorer.verifier import Verdict
 
 BLOCK_MS = 500
@@ -73,6 +75,7 @@ class Scorer:
         self._stop = stop
         self._leases = Leases(broker, settings.broker.claim_after_ms)
         self._waiting = Waiting("scorer")
+        self._spans = ScoreSpans(Tracer(settings, broker, "scorer"))
         self._pulse = Every(1.0)
         self._reclaim = Every(settings.broker.claim_after_ms / 2000)
         self._evaluates = False
@@ -99,6 +102,7 @@ class Scorer:
         self._leases.close()
         for stage in ROLLOUTS:
             self._broker.leave(stage)
+        self._spans.close()
 
     def _take(self) -> list[Delivery]:
         """A batch: what a lease ran out on, else new rollouts of training, and those of evaluation beside them."""
@@ -119,6 +123,7 @@ class Scorer:
                 "groups": self._groups,
                 "verify_s": self._verify_s,
                 "model_s": self._model_s,
+                "untold": self._spans.untold,
                 **self._waiting.state,
             }
         )
@@ -160,7 +165,8 @@ class Scorer:
             group = self._shape(rollout, verdicts[part], found, sigma, scored - started)
             sigma = next_sigma(sigma, group.sigma_u, momentum)  # as the broker will move it, when we hand over
             groups.append(group)
-        self._broker.hand_over_together(list(zip(taken, groups, strict=True)), momentum)
+        published = self._broker.hand_over_together(list(zip(taken, groups, strict=True)), momentum)
+        self._spans.scored(taken, groups, published, (started, verified, scored))
         self._groups += len(groups)
 
     def _ask_model(self, rollouts: Sequence[Rollout]) -> list[NDArray[np.float64] | None]:

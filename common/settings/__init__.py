@@ -13,6 +13,7 @@ from common.settings.running import (
     ModelSettings,
     RunSettings,
     SamplingSettings,
+    TracingSettings,
     WeightsSettings,
 )
 from common.settings.scoring import RewardModelSettings, RewardSettings, ScorerSettings, VerifierSettings
@@ -38,6 +39,7 @@ __all__ = [
     "ScorerSettings",
     "Section",
     "Sections",
+    "TracingSettings",
     "VerifierSettings",
     "WeightsSettings",
     "contradictions",

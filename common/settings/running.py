@@ -1,13 +1,14 @@
-"""A run and its samplers: [run], [broker], [model], [data], [sampling], [actor], [weights]."""
+"""A run and its samplers: [run], [broker], [model], [data], [sampling], [actor], [weights], [metrics], [tracing]."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from common.settings.section import Dtype, Positive, Section
+from common.settings.section import Dtype, Fraction, Positive, Section
 
 
 class RunSettings(Section):
@@ -164,3 +165,22 @@ class MetricsSettings(Section):
     and name by its own WANDB_API_KEY, WANDB_ENTITY, WANDB_NAME (unset: run.name). Needs hero-rl[wandb]."""
     wandb_project: Annotated[str, Field(min_length=1)] | None = None
     """Unset: WANDB_PROJECT, else hero-rl."""
+
+
+class TracingSettings(Section):
+    """Traces of tickets, by OpenTelemetry's OTLP over HTTP. Needs hero-rl[tracing]."""
+
+    share: Fraction = 0.0
+    """Of the tickets of training: each is a trace, from issue to commit, of the learner, an actor and a scorer. 0 is
+    off. The same tickets in every process that has the same share."""
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
+    """Of a collector, http://collector:4318. Unset: OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4318."""
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> TracingSettings:
+        if self.endpoint and re.search("[@?]", self.endpoint):
+            raise ValueError(
+                "endpoint has a user, a password or a query: every process keeps its settings in the run folder; set "
+                "OTEL_EXPORTER_OTLP_HEADERS instead"
+            )
+        return self

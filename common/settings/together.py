@@ -13,6 +13,7 @@ from common.settings.running import (
     ModelSettings,
     RunSettings,
     SamplingSettings,
+    TracingSettings,
     WeightsSettings,
 )
 from common.settings.scoring import RewardModelSettings, RewardSettings, ScorerSettings, VerifierSettings
@@ -37,6 +38,7 @@ class Sections(BaseModel):
     learner: LearnerSettings = LearnerSettings()
     weights: WeightsSettings = WeightsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     eval: EvalSettings = EvalSettings()
     sft: SFTSettings = SFTSettings()
     rm: RMSettings = RMSettings()
@@ -132,6 +134,12 @@ def contradictions(s: Sections) -> list[tuple[str, object, str]]:
             "data.families",
             "{}",
             "eval.data has reasoning-gym, which needs families, here or in its set: {chain_sum = {min_terms = 2}}",
+        ),
+        (
+            s.tracing.endpoint is not None and s.tracing.share == 0,
+            "tracing.share",
+            0,
+            "traces no ticket, so tracing.endpoint has no effect: set it to 0.01, say, or leave the endpoint out",
         ),
         (
             s.eval.every_steps > 0 and not s.eval.sets,

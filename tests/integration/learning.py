@@ -84,8 +84,8 @@ class Bench:
         """The [data] section."""
         self.evaluation: dict[str, Any] = {}
         """The [eval] section."""
-        self.metrics: dict[str, Any] = {}
-        """The [metrics] section."""
+        self.further: dict[str, dict[str, Any]] = {}
+        """Other sections."""
 
     def settings(self, steps: int) -> Sections:
         self.folder.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ class Bench:
                 },
                 "weights": {"folder": str(self.weights)},
                 "eval": self.evaluation,
-                "metrics": self.metrics,
+                **self.further,
             }
         )
 

@@ -62,7 +62,7 @@ def crashed_after(bench: Bench, step: int, drawn: Any) -> None:
 
 def test_event_files_have_every_step_once_whatever_was_done_again(bench: Bench) -> None:
     # Given a run whose learner went down at step 3, after its checkpoint of step 2
-    bench.metrics = {"tensorboard": True}
+    bench.further = {"metrics": {"tensorboard": True}}
     bench.play(Answering)
     folder = bench.folder / "tensorboard"
     crashed_after(bench, 3, lambda: 3 in steps_of(folder, "train/reward_mean"))
@@ -121,7 +121,7 @@ def rows(bench: Bench) -> list[dict[str, Any]]:
 def test_wandb_has_every_step_once_whatever_was_done_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a run whose learner went down at step 3, after its checkpoint of step 2; its command line has a password
     monkeypatch.setattr(sys, "argv", ["hero", "learner", "--broker.url", f"redis://user:{PASSWORD}@head:6379/0"])
-    bench.metrics = {"wandb": "offline", "wandb_project": "sums"}
+    bench.further = {"metrics": {"wandb": "offline", "wandb_project": "sums"}}
     bench.play(Answering)
     crashed_after(bench, 3, lambda: any(row.get("_step") == 2 for row in rows(bench)))
     bench.learners[-1]._log._curves.close()  # a killed one keeps all but its last second
@@ -154,7 +154,7 @@ def test_wandb_has_every_step_once_whatever_was_done_again(bench: Bench, monkeyp
 
 def test_what_cannot_be_drawn_is_counted_and_training_goes_on(bench: Bench) -> None:
     # Given a folder of event files that cannot be made
-    bench.metrics = {"tensorboard": True}
+    bench.further = {"metrics": {"tensorboard": True}}
     bench.evaluation = {}
     bench.play()
     bench.folder.mkdir()
@@ -204,7 +204,7 @@ def test_a_wandb_that_never_answers_does_not_hold_the_learner_up(
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
-        bench.metrics, bench.evaluation = {"wandb": "online"}, {}
+        bench.further, bench.evaluation = {"metrics": {"wandb": "online"}}, {}
         bench.play()
         with capture_logs() as said:
             books = finish(bench.learner(steps=3))

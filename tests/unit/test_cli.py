@@ -103,6 +103,7 @@ def test_an_unknown_reward_mode(config: str, capsys: pytest.CaptureFixture[str])
     [
         (["--metrics.tensorboard", "true"], "metrics.tensorboard = true needs tensorboard, which is not installed"),
         (["--metrics.wandb", "offline"], "pip install 'hero-rl[wandb]'"),
+        (["--tracing.share", "0.01"], "pip install 'hero-rl[tracing]'"),
     ],
 )
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
@@ -119,6 +120,15 @@ def test_a_package_that_is_asked_for_and_missing_is_told_before_anything_starts(
     assert main(["up", config, *flags, *dry]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_tells_too(
+    name: str, config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    assert main([name, config, "--run.id", "r-1", "--tracing.share", "1"]) == 2
+    assert "tracing.share = 1 needs opentelemetry" in capsys.readouterr().err
 
 
 def test_a_run_at_wandb_needs_its_key(

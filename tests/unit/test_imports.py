@@ -13,12 +13,16 @@ LIGHT = [
     "common.generated", "common.problems", "common.schema", "common.server", "common.settings", "common.streams",
     "common.tasks", "common.shadow", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker",
     "deploy.children", "deploy.cli", "deploy.doctor.command", "deploy.evaluation.command", "deploy.evaluation.sample",
+    "common.tasks", "common.shadow", "common.tracing", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker",
+    "learner.curves",
+    "deploy.children", "deploy.cli", "deploy.evaluation.command", "deploy.evaluation.sample",
     "deploy.queue", "deploy.run_folder", "deploy.shadow", "deploy.show",
 ]  # fmt: skip
 PURE = [
     "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",
     "learner.metrics", "learner.flops", "learner.throughput", "learner.channels", "learner.normalize",
-    "learner.reliability", "learner.round", "common.accuracy", "common.columns", "common.auroc", "common.lanes",
+    "learner.reliability", "learner.round", "learner.points", "learner.ratio_bins", "common.accuracy", "common.columns",
+    "common.auroc", "common.lanes",
     "common.scores", "common.sigma",
     "learner.footprint", "common.fitness", "common.schema", "common.settings", "common.weights",
 ]  # fmt: skip

@@ -67,6 +67,13 @@ def test_an_unknown_key_is_refused_with_what_may_be_meant(tmp_path: Path, text: 
         ("[sampling]\ntemperature = 0", "sampling.temperature", "0", "greater than 0"),
         ("[sampling]\nmax_tokens = 4096", "sampling.max_tokens", "4096", "actor.max_model_len"),
         ("[data]\nmax_prompt_tokens = 2000", "data.max_prompt_tokens", "2000", "max_model_len >= their sum"),
+        ("[tracing]\nendpoint = 'http://c:4318'", "tracing.share", "0", "set it to 0.01"),
+        (
+            "[tracing]\nendpoint = 'http://me:secret@c'\nshare = 1",
+            "tracing",
+            "a password",
+            "set OTEL_EXPORTER_OTLP_HEADERS",
+        ),
         ("[learner]\ndtype = 'bfloat16'\nzero_stage = 0", "learner", "zero_stage = 0", "use zero_stage = 1"),
         ("[learner]\nclip_high = 10", "learner", "clip_high = 10", "0.28"),
         ("[learner]\nobjective = 'cispo'", "learner", "correction = tis", 'set correction = "none"'),
