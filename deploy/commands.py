@@ -146,6 +146,7 @@ RUN_SECTIONS = (
     "weights",
     "eval",
     "metrics",
+    "tracing",
 )
 
 COMMANDS: dict[str, Command] = {
@@ -161,23 +162,6 @@ COMMANDS: dict[str, Command] = {
 
 The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at once.""",
         RUN_SECTIONS,
-        (
-            "run",
-            "broker",
-            "model",
-            "data",
-            "sampling",
-            "actor",
-            "scorer",
-            "verifier",
-            "reward_model",
-            "reward",
-            "learner",
-            "weights",
-            "eval",
-            "metrics",
-            "tracing",
-        ),
     ),
     "actor": Command(
         _worker("actor"),

@@ -11,11 +11,9 @@ NETWORK = {"redis"}
 LIGHT = [
     "common.config", "common.errors", "common.leases", "common.lifecycle", "common.logs", "common.models",
     "common.generated", "common.problems", "common.schema", "common.server", "common.settings", "common.streams",
-    "common.tasks", "common.shadow", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker",
+    "common.tasks", "common.shadow", "common.tracing", "common.weights", "actors.worker", "scorer.shadow",
+    "scorer.worker", "learner.curves",
     "deploy.children", "deploy.cli", "deploy.doctor.command", "deploy.evaluation.command", "deploy.evaluation.sample",
-    "common.tasks", "common.shadow", "common.tracing", "common.weights", "actors.worker", "scorer.shadow", "scorer.worker",
-    "learner.curves",
-    "deploy.children", "deploy.cli", "deploy.evaluation.command", "deploy.evaluation.sample",
     "deploy.queue", "deploy.run_folder", "deploy.shadow", "deploy.show",
 ]  # fmt: skip
 PURE = [
