@@ -12,6 +12,10 @@ from deploy.experiments.hero_vs_baselines.analysis import By, Difference
 from deploy.experiments.hero_vs_baselines.results import Results
 
 
+LEAST_SEEDS = 3
+"""A difference of fewer is no figure to quote."""
+
+
 def lines(results: Results) -> list[str]:
     """As far as the cells are there; accuracies and their differences in percentage points."""
     runs = analysis.by_arm(results.runs)
@@ -52,9 +56,14 @@ def _compared(found: Difference) -> str:
 
 
 def _over(claim: str, runs: By, arm: str, than: str) -> str:
-    found = [analysis.difference(runs, regime, arm, than) for regime in protocol.REGIMES]
+    found = (_difference(runs, regime, arm, than) for regime in protocol.REGIMES)
     told = "; ".join(_compared(one) for one in found if one)
     return f"{claim}: {told}." if told else ""
+
+
+def _difference(runs: By, regime: str, arm: str, than: str) -> Difference | None:
+    found = analysis.difference(runs, regime, arm, than)
+    return found if found and len(found.by_seed) >= LEAST_SEEDS else None
 
 
 def _gate(results: Results) -> str:
@@ -109,13 +118,13 @@ def _ablations(runs: By) -> str:
         (arm, one)
         for regime in regimes
         for arm in protocol.ABLATIONS
-        if (one := analysis.difference(runs, regime, arm, "hero"))
+        if (one := _difference(runs, regime, arm, "hero"))
     ]
     told = ", ".join(f"{arm} {points(one.estimate)}" for arm, one in found)
     return f"Changed from HERO in the regime {', '.join(regimes)}: {told}." if found else ""
 
 
 def _inert(runs: By) -> str:
-    found = [analysis.difference(runs, regime, "normalized", "normalized_weighting_off") for regime in protocol.REGIMES]
+    found = [_difference(runs, regime, "normalized", "normalized_weighting_off") for regime in protocol.REGIMES]
     told = "; ".join(f"{one.regime} {points(one.estimate)}" for one in found if one)
     return f"Divided by the group's deviation, the weight of Eq. 5 changes nothing but noise: {told}." if told else ""
