@@ -11,7 +11,6 @@ from deploy.experiments.hero_vs_baselines import analysis, protocol
 from deploy.experiments.hero_vs_baselines.analysis import By, Difference
 from deploy.experiments.hero_vs_baselines.results import Results
 
-
 LEAST_SEEDS = 3
 """A difference of fewer is no figure to quote."""
 
