@@ -1,4 +1,4 @@
-"""What the pods of the Kubernetes manifests start and ask, started and asked here: servers, Sentinels, probes."""
+"""The servers of the Kubernetes manifests, started here as their pods start them: the same arguments and scripts."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 
 from common.address import client_of
 from common.lifecycle import die_with_parent
 from common.server import find_server
-from common.settings import Sections
 from common.streams import Broker
-from common.vitals import Vitals
 from deploy import cli
-from tests.manifests import K8S, ROLES, Pod, objects, pods
+from tests.manifests import K8S, Pod, objects, pods
 from tests.servers import NAME
 from tests.until import until
 
-SENTINEL, MOST = "all that goes with Sentinel", "dev with a JobSet and a PodMonitor"
+SENTINEL = "all that goes with Sentinel"
 CLI = f"""#!{sys.executable}
 import sys, redis
 host, port, *command = [word for word in sys.argv[1:] if word not in ("-h", "-p")]
@@ -194,21 +191,6 @@ def test_sentinels_name_another_primary(here: Here) -> None:
     assert password not in shown + logs
     for file in here.folder.glob("*.conf"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
-
-
-def test_probes_and_scrapes_ask_what_is_answered(broker: Broker) -> None:
-    vitals = Vitals(Sections.model_validate({"metrics": {"port": 0}}), broker, "learner")
-    paths = {end["path"] for one in objects(MOST, "PodMonitor") for end in one["spec"]["podMetricsEndpoints"]}
-    for pod in (pod for variant in ("dev", "prod") for pod in pods(variant) if pod.role in ROLES):
-        for name in ("startupProbe", "livenessProbe", "readinessProbe"):
-            probe = pod.spec["containers"][0].get(name, {})
-            if "httpGet" in probe:
-                paths.add(probe["httpGet"]["path"])
-            elif "exec" in probe:
-                paths |= set(re.findall(r"http://127\.0\.0\.1:\d+(/\w*)", probe["exec"]["command"][-1]))
-    assert len(paths) == 3
-    for path in paths:
-        assert httpx.get(f"{vitals.address}{path}").status_code != 404, path
 
 
 def test_the_scripts_are_portable() -> None:
