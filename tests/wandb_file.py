@@ -27,6 +27,8 @@ def records(file: Path) -> list[Record]:
             continue
         _, length, kind = _HEAD.unpack_from(data, place)
         place += _HEAD.size
+        if place + length > len(data):
+            break  # it is being written
         parts += data[place : place + length]
         place += length
         if kind in (_WHOLE, _LAST):

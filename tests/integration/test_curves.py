@@ -129,6 +129,7 @@ def test_wandb_has_every_step_once_whatever_was_done_again(bench: Bench, monkeyp
     learner = patient(bench.learner(steps=5))
     finish(learner)
     learner._log._curves.close()
+    until(lambda: any(row.get("_step") == 5 for row in rows(bench)), "last step")  # its own process writes it
     # Then there are two files of one run, and together they have every step once, the first that was drawn
     runs = [record.run for file in offline(bench) for record in wandb_file.records(file) if record.HasField("run")]
     assert {(run.run_id, run.project, run.display_name) for run in runs} == {(bench.broker.run, "sums", "hero")}
