@@ -14,7 +14,7 @@ from common.untrusted import figure, printable
 from deploy.monitor.snapshot import BOOKS, Process, Snapshot
 from deploy.monitor.spark import BARS, sparkline
 
-WIDTH = 80
+WIDTH = 79  # of 80: the live view has a scrollbar
 SPARK_WIDTH = 30
 RECENT = 20
 """Steps that a mean is over."""

@@ -23,7 +23,7 @@ from deploy.monitor.snapshot import Looker
 class Top(App[None]):
     """Looks at the broker in a thread every `every_s` seconds; keys never wait for it."""
 
-    CSS = "Screen { background: $background; } VerticalScroll { padding: 0 1; }"
+    CSS = "Screen { background: $background; } VerticalScroll { scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "quit"),
         Binding("o", "overview", "overview"),
