@@ -40,10 +40,12 @@ def unpacked(package: str) -> Path:
 
 def environment(root: Path) -> dict[str, str]:
     """What programs in an unpacked root need to find its libraries, and its fonts where the system has none."""
-    folders = sorted({str(file.parent) for file in root.glob("usr/lib/**/*.so*")})
+    folders = sorted({str(file.parent) for place in ("lib", "usr/lib") for file in root.glob(f"{place}/**/*.so*")})
     found = {"LD_LIBRARY_PATH": ":".join(folders)}
-    if (root / "etc/fonts/fonts.conf").is_file() and not Path("/etc/fonts/fonts.conf").is_file():
-        found |= {"FONTCONFIG_SYSROOT": str(root)}
+    if (fonts := root / "usr/share/fonts").is_dir() and not Path("/etc/fonts/fonts.conf").is_file():
+        file = root / "fonts.conf"
+        file.write_text(f"<fontconfig><dir>{fonts}</dir><cachedir>{root / 'font-cache'}</cachedir></fontconfig>")
+        found["FONTCONFIG_FILE"] = str(file)
     return found
 
 

@@ -19,7 +19,10 @@ from deploy.doctor.shapes import policy_folder
 
 ROWS = 20
 """Of each set."""
-REMEDY = "name a file or data set with a question and an answer in each row, and their fields, in [data] or [eval]"
+REMEDY = (
+    "name a file or data set with a question and an answer in each row, and their fields, in [data] or [eval]; "
+    "raise data.max_prompt_tokens where prompts are too long"
+)
 
 
 def data(case: Case) -> Iterator[Finding]:

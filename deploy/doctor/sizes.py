@@ -93,7 +93,7 @@ def published(settings: Sections, shape: Shape) -> float:
 def weights_folder(settings: Sections, shape: Shape) -> Need:
     """The versions that are kept, and the next one while it is written."""
     versions, one = settings.weights.keep + 1, published(settings, shape)
-    parts = {f"{versions} versions of {shown(one)}": versions * one}
+    parts = {f"{versions} versions of {shown(one)} =": versions * one}
     if settings.learner.lora_rank:
         parts["frozen weights"] = ELEMENT_BYTES[settings.learner.dtype] * shape.parameters
     return _need("weights folder", parts, process=False)
@@ -109,7 +109,7 @@ def run_folder(settings: Sections, shape: Shape) -> Need:
     kept = s.keep_checkpoints + 1
     exports = 1 + s.keep_best + (settings.run.steps // s.export_every_steps if s.export_every_steps else 0)
     parts = {
-        f"{kept} checkpoints of {shown(one)}": kept * one,
+        f"{kept} checkpoints of {shown(one)} =": kept * one,
         "the best one": one * s.keep_best,
         f"{exports} model folder(s)": exports * export,
         "reward log": s.reward_log_mb * 2.0**20,

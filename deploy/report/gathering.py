@@ -103,7 +103,8 @@ def _further(known: Sequence[Series]) -> list[Panel]:
     """Every number of the log that no panel has."""
     drawn = {name for panels in SECTIONS.values() for panel in panels for name in panel.names}
     left = dict.fromkeys(name for own in known for name in own if name not in drawn and not name.startswith(ELSEWHERE))
-    return [Panel(printable(name).replace("_", " "), {name: name}) for name in list(left)[:MOST_FURTHER]]
+    labels = {name: printable(name).replace("_", " ") for name in list(left)[:MOST_FURTHER]}
+    return [Panel(label, {name: label}) for name, label in labels.items()]
 
 
 def _rounds(runs: Sequence[Recording]) -> Plot | None:

@@ -13,7 +13,7 @@ from deploy.monitor.overview import seconds
 from deploy.monitor.snapshot import BOOKS
 from deploy.report.curves import ENDS
 from deploy.report.recording import Recording
-from deploy.report.settings_rows import Rows
+from deploy.report.settings_rows import Rows, written
 
 ARROW = " \N{RIGHTWARDS ARROW} "
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from common.lifecycle import die_with_parent
 from deploy.cli import main
@@ -59,6 +59,10 @@ def rows(page: Page) -> list[str]:
     return page.locator("#list tbody > tr button[aria-expanded]").all_inner_texts()
 
 
+def filters(page: Page) -> Locator:
+    return page.locator("#filters")
+
+
 def test_the_page_asks_for_nothing_and_has_no_errors(chromium: Browser, page_file: Path) -> None:
     for scheme, width in (("light", 1280), ("dark", 390)):
         with watched(chromium, color_scheme=scheme, viewport={"width": width, "height": 800}) as seen:
@@ -90,20 +94,20 @@ def test_filters_and_a_group_by_keyboard_alone(chromium: Browser, page_file: Pat
     with watched(chromium) as seen:
         page = seen.page
         page.goto(page_file.as_uri())
-        page.get_by_label("text").press_sequentially("of ticket 12:")
+        filters(page).get_by_label("text").press_sequentially("of ticket 12:")
         assert rows(page) == ["12"]
-        page.get_by_label("text").press("Tab")
+        filters(page).get_by_label("text").press("Tab")
         page.keyboard.press("Enter")  # the button that shows all
         until(lambda: len(rows(page)) == 50, "all rows")
-        page.get_by_label("outcome").select_option("dropped: stale")
+        filters(page).get_by_label("outcome").select_option("dropped: stale")
         assert len(rows(page)) == 3
-        page.get_by_label("outcome").select_option("")
-        page.get_by_label("status").select_option("timeout")
+        filters(page).get_by_label("outcome").select_option("")
+        filters(page).get_by_label("status").select_option("timeout")
         timeouts = rows(page)
-        page.get_by_label("reward from").fill("0.5")
+        filters(page).get_by_label("reward from").fill("0.5")
         assert timeouts and rows(page) == [], "a completion is to have both"
-        page.get_by_label("reward from").fill("")
-        page.get_by_label("status").select_option("")
+        filters(page).get_by_label("reward from").fill("")
+        filters(page).get_by_label("status").select_option("")
         page.get_by_role("group", name="policy version").get_by_label("from").fill("29")
         newest = rows(page)
         assert len(newest) == 3, "step 30 and what was dropped beside it"
@@ -123,7 +127,7 @@ def test_hostile_completions_are_texts_and_nothing_runs(chromium: Browser, page_
     with watched(chromium) as seen:
         page = seen.page
         page.goto(page_file.as_uri())
-        page.get_by_label("text").fill("onerror")
+        filters(page).get_by_label("text").fill("onerror")
         assert rows(page) == ["7"]
         page.get_by_role("button", name="7", exact=True).click()
         texts = page.locator(".completion pre").all_inner_texts()
@@ -156,12 +160,12 @@ def test_several_runs_have_a_colour_each_and_their_settings_compared(chromium: B
         differing = page.get_by_role("table", name="Settings in which the runs differ")
         assert "reward.mode\thero\thero\tverifier" in differing.inner_text()
         assert "learner.lr" not in differing.inner_text()
-        assert page.locator(".legend.all .key").all_inner_texts() == ["hero", "plain"]
+        assert [one.strip() for one in page.locator(".legend.all .key").all_inner_texts()] == ["hero", "plain"]
         plot = page.locator("figure", has_text="Verifier accuracy of training samples").locator("svg").first
         assert re.search(r"hero: first .*; plain: first ", plot.get_attribute("aria-label") or "")
         colors = {line.get_attribute("stroke") for line in plot.locator("g:has(> title) > path").all()}
         assert len(colors) == 2
-        page.get_by_label("run", exact=True).select_option("plain")
+        filters(page).get_by_role("combobox", name="run", exact=True).select_option("plain")
         assert set(page.locator("#list tbody > tr > td:nth-child(2)").all_inner_texts()) == {"plain"}
         assert seen.said == [] and seen.requests == [out.as_uri()]
 
@@ -180,12 +184,12 @@ def test_a_page_that_is_written_anew_keeps_filter_group_and_place(chromium: Brow
             page = seen.page
             page.goto(out.as_uri())
             assert "reloads itself every 1 s" in page.locator("#written").inner_text()
-            page.get_by_label("kind").select_option("mixed")
+            filters(page).get_by_label("kind").select_option("mixed")
             opened = rows(page)[5]
             page.get_by_role("button", name=opened, exact=True).click()
             page.locator("#changed summary").click()
-            page.evaluate("scrollTo(0, document.querySelector('#browser').offsetTop)")
-            place = page.evaluate("scrollY")
+            filters(page).get_by_label("kind").focus()
+            page.evaluate("scrollTo(0, document.querySelector('#browser').offsetTop + 30)")
             before = page.locator("#written").get_attribute("data-written")
             # When it goes on, to its end
             run.step(20)
@@ -195,10 +199,12 @@ def test_a_page_that_is_written_anew_keeps_filter_group_and_place(chromium: Brow
             done.wait_for(state="attached", timeout=120_000)
             assert page.locator("#written").get_attribute("data-written") != before
             assert "finished: 40 of 40 steps" in page.locator("table").first.inner_text()
-            assert page.get_by_label("kind").input_value() == "mixed"
+            assert filters(page).get_by_label("kind").input_value() == "mixed"
             assert page.locator(".group").count() == 1 and f"of ticket {opened}:" in page.locator(".group").inner_text()
             assert page.locator("#changed").get_attribute("open") is not None
-            assert abs(page.evaluate("scrollY") - place) < 2
+            assert page.evaluate("document.activeElement.name") == "kind"
+            top = page.locator("#browser").bounding_box()
+            assert top and abs(top["y"] + 30) < 2, "what is read does not move"
             assert seen.said == [] and set(seen.requests) == {out.as_uri()}
         assert follower.wait(60) == 0, "it ends with the run"
     finally:

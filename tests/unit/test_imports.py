@@ -14,7 +14,7 @@ LIGHT = [
     "common.tasks", "common.shadow", "common.tracing", "common.weights", "actors.worker", "scorer.shadow",
     "scorer.worker", "learner.curves",
     "deploy.children", "deploy.cli", "deploy.doctor.command", "deploy.evaluation.command", "deploy.evaluation.sample",
-    "deploy.queue", "deploy.run_folder", "deploy.shadow", "deploy.show",
+    "deploy.queue", "deploy.report.command", "deploy.run_folder", "deploy.shadow", "deploy.show",
 ]  # fmt: skip
 PURE = [
     "scorer.hero", "scorer.rewards", "learner.advantage", "learner.ledger", "learner.tickets", "learner.groups",
