@@ -9,8 +9,9 @@ OLDEST_SERVER = (7, 0)  # consumer group lag and script flags
 
 
 class Fault(NamedTuple):
-    """`Fault("is a slave", "connect to the primary")`."""
+    """`Fault("role", "is a slave", "connect to the primary")`."""
 
+    of: str
     what: str
     """Goes on after "the broker at ..."."""
     remedy: str
@@ -31,12 +32,13 @@ def faults(info: Mapping[str, Any]) -> Iterator[Fault]:
     """Why a run would fail or lose something with this server; nothing when it is fit."""
     version = version_of(info)
     if numbers(version) < OLDEST_SERVER:
-        yield Fault(f"is version {version}", "consumer group lag needs Redis >= 7.0 or Valkey")
+        yield Fault("version", f"is version {version}", "consumer group lag needs Redis >= 7.0 or Valkey")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         yield Fault(
+            "eviction",
             f"evicts keys when full (maxmemory-policy {policy}), which would lose tickets",
             "run CONFIG SET maxmemory-policy noeviction",
         )
     if info.get("role") != "master":
-        yield Fault(f"is a {info.get('role')}", "connect to the primary")
+        yield Fault("role", f"is a {info.get('role')}", "connect to the primary")

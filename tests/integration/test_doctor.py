@@ -139,7 +139,7 @@ def test_the_table_says_the_same_in_80_columns(
 def test_a_server_that_evicts(doctor: Doctor, kept: LocalServer) -> None:
     redis.Redis.from_url(kept.url).config_set("maxmemory-policy", "allkeys-lru")
     code, found = doctor("broker", "--broker.url", kept.url)
-    [fault] = [one for one in found["broker"] if one["level"] == "error"]
+    [fault] = found["broker.eviction"]
     assert code == 1 and "allkeys-lru" in fault["found"] and "CONFIG SET maxmemory-policy noeviction" in fault["remedy"]
 
 
