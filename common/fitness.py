@@ -12,6 +12,7 @@ class Fault(NamedTuple):
     """`Fault("role", "is a slave", "connect to the primary")`."""
 
     of: str
+    """What of the server: version, eviction, role."""
     what: str
     """Goes on after "the broker at ..."."""
     remedy: str
