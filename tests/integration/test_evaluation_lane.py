@@ -236,7 +236,7 @@ def test_answers_of_a_branch_that_was_left_are_asked_again(bench: Bench) -> None
     first._commit()
     player = bench.players[0]
     assert isinstance(player, Halting)
-    until(lambda: bool(player.kept), "a problem that is kept")  # else it is sampled as the player knew the policy before
+    until(lambda: bool(player.kept), "a problem that is kept")  # else it may be sampled by step 0
     while first._step < 1:
         first._issue()
         first._gather()
