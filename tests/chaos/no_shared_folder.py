@@ -81,7 +81,7 @@ def run(root: Path, out: Path) -> dict[str, Any]:
         for process in hosted:
             process.process.wait(LEAVE_S)
             process.check()
-    lines = list(lines_by_step(out / "run" / "metrics.jsonl").values())
+    lines = lines_by_step(out / "run" / "metrics.jsonl")
     carried = [line["carried_mb"] for line in lines if "carried_mb" in line]
     return {
         "steps": len(lines),
