@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.running import ENVIRONMENT, prepare
+from tests.servers import free_ports
 from tests.until import until
 
 ROOT = Path(__file__).parents[2]
@@ -24,12 +24,6 @@ env -u REDIS_URL sh -c "$*"
 """As the real one: words joined by spaces, for a shell that has none of this side's environment."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.timeout(300)
 def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
@@ -37,7 +31,7 @@ def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None
     ssh.write_text(SSH)
     ssh.chmod(0o755)
     config, metrics = prepare(tmp_path), tmp_path / "run" / "metrics.jsonl"
-    hosts = ["--actors", "gpu1", "--scorers", "cpu1,cpu2", "--port", str(free_port())]
+    hosts = ["--actors", "gpu1", "--scorers", "cpu1,cpu2", "--port", str(free_ports(1)[0])]
     command = ["bash", str(ROOT / "deploy" / "hosts" / "start.sh"), str(config), *hosts]
     environment = os.environ | ENVIRONMENT | {
         "PATH": f"{ssh.parent}:{os.environ['PATH']}", "HOSTS": str(tmp_path / "hosts"), "BROKER_HOST": "127.0.0.1",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from common.streams import Broker
 from deploy.arguments import parser
 from deploy.commands import COMMANDS
 from tests.debian import program
+from tests.servers import free_ports
 from tests.until import until
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +60,6 @@ exec "$@"
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def executable(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/bash\n{text}")
@@ -83,7 +77,7 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Folder of a broker that `broker.sh` has started, and its address."""
     folder = tmp_path / "broker"
-    command = ["bash", str(ROOT / "deploy" / "hosts" / "broker.sh"), str(folder), str(free_port()), "64"]
+    command = ["bash", str(ROOT / "deploy" / "hosts" / "broker.sh"), str(folder), str(free_ports(1)[0]), "64"]
     server = subprocess.Popen(command, env=os.environ | {"BROKER_HOST": "127.0.0.1"}, stdout=subprocess.DEVNULL)
     try:
         until(lambda: (folder / "url").is_file() and answers((folder / "url").read_text().strip()), "the broker")
@@ -129,7 +123,7 @@ def job(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "STEPS": str(steps),
         "SLURM_SUBMIT_DIR": str(project), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-[a-c]",
         "SLURM_GPUS_ON_NODE": "2", "SLURM_CPUS_ON_NODE": "8", "LEARNER_NODES": "1", "SCORERS": "3",
-        "PORT": str(free_port()),
+        "PORT": str(free_ports(1)[0]),
     }  # fmt: skip
     script = ["bash", str(ROOT / "deploy" / "hosts" / "slurm.sh"), "my.toml"]
     running = subprocess.Popen(script, env=environment, start_new_session=True)
