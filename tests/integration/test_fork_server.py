@@ -238,9 +238,14 @@ def test_a_child_is_ended_by_its_handle_and_not_by_its_number():
 def test_a_child_has_its_own_handles_alone():
     with make(children=3) as sandbox:
         until(lambda: len(sandbox.child_pids()) == 3, "three children")
+
+        def sockets_of(pid: int) -> list[str]:
+            return [name for name in open_files(pid).values() if name.startswith("socket:")]
+
+        # A moment after its fork a child has closed what is the server's
+        until(lambda: [len(sockets_of(pid)) for pid in sandbox.child_pids()] == [1, 1, 1], "one socket for each")
         files = [open_files(pid) for pid in sandbox.child_pids()]
-        sockets = [[name for name in own.values() if name.startswith("socket:")] for own in files]
-        assert [len(own) for own in sockets] == [1, 1, 1]
+        sockets = [sockets_of(pid) for pid in sandbox.child_pids()]
         servers = [name for name in open_files(parent_of(sandbox.child_pids()[0])).values()]
         everybodys = [name for own in sockets for name in own] + [n for n in servers if n.startswith("socket:")]
         assert len(set(everybodys)) == 4, "no two processes share a socket"
