@@ -27,9 +27,7 @@ class Scaling:
         """`start` starts the scorer of that name."""
         self._broker, self._children, self._start = broker, children, start
         self._most = options.most
-        rule = Rule(
-            options.count, options.most or options.count, options.lag_each, options.pending_each, options.window_s
-        )
+        rule = Rule(options.count, options.at_most, options.lag_each, options.pending_each, options.window_s)
         self._scaler = Autoscaler(rule)
         self._count = options.count
         self._record = folder / RECORD

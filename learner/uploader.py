@@ -99,7 +99,7 @@ class Uploader:
         except (BrokerFull, WeightsError) as error:  # WeightsError: a newer version has taken its place
             if self._told != str(error):
                 self._told = str(error)
-                log.warning("weights not carried by the broker, trying again with the next version", why=str(error))
+                log.warning("weights not carried by the broker, trying again", why=str(error))
         finally:
             lock.close()
 

@@ -59,7 +59,7 @@ def needs(case: Case, *, on_gpu: bool) -> list[tuple[int, Need]]:
         actor = sizes.actor(s, policy, on_gpu=on_gpu)
         found.append((s.actor.count if case.everything else 1, actor))
     if scores:
-        count = max(s.scorer.count, s.scorer.most or 0) if case.everything else 1
+        count = s.scorer.at_most if case.everything else 1
         found.append((count, sizes.scorer(s, judge.parameters if judge else None, on_gpu=on_gpu)))
     if case.everything and case.url is None:
         found.append((1, Need("broker", s.broker.memory_mb * 2.0**20, "broker.memory_mb")))

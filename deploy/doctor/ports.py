@@ -67,7 +67,7 @@ def in_the_way(host: str, port: int) -> str:
 def _processes(case: Case) -> int:
     """Those of `hero up` have a port each, counted up from the learner's."""
     s = case.settings
-    return 1 + s.actor.count + max(s.scorer.count, s.scorer.most or 0) if case.everything else 1
+    return 1 + s.actor.count + s.scorer.at_most if case.everything else 1
 
 
 def _own_server(case: Case) -> Finding:

@@ -64,7 +64,15 @@ def _extras(case: Case) -> set[str]:
     sources = [case.settings.data.train, *(one.source for one in case.settings.eval.sets.values())]
     lora = "learner" in case.roles and case.settings.learner.lora_rank
     hub = "learner" in case.roles and any(source.startswith("hub:") for source in sources)
-    return {extra for extra, wanted in (("lora", lora), ("hub", hub)) if wanted}
+    curves = case.settings.metrics if "learner" in case.roles else None
+    wanted = {
+        "lora": lora,
+        "hub": hub,
+        "tensorboard": curves and curves.tensorboard,
+        "wandb": curves and curves.wandb != "off",
+        "tracing": case.settings.tracing.share,
+    }
+    return {extra for extra, asked in wanted.items() if asked}
 
 
 def _needed(one: Requirement, case: Case, extras: set[str]) -> bool:

@@ -17,15 +17,14 @@ config=${1:?usage: sbatch deploy/hosts/slurm.sh my.toml} learner_nodes=${LEARNER
 gpus=${SLURM_GPUS_ON_NODE:?this is for sbatch, with GPUs} cpus=$SLURM_CPUS_ON_NODE
 here=${PROJECT:-$SLURM_SUBMIT_DIR}
 cd "$here"
-run=$(.venv/bin/python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["run"]["folder"])' "$config")
-id=$(basename "$run" | tr -c 'A-Za-z0-9_.\n-' -)
+# shellcheck source=deploy/hosts/shared.sh
+. deploy/hosts/shared.sh
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 if [ "${#nodes[@]}" -le "$learner_nodes" ]; then
   echo "${#nodes[@]} nodes: the learner takes $learner_nodes of them, and actors need one or more" >&2; exit 2
 fi
 joined() { local IFS=,; echo "$*"; }
-mkdir -p "$run-hosts"
 
 # step NAME OPTION... -- COMMAND...: a step of the job, beside the others.
 step() {
@@ -33,18 +32,12 @@ step() {
   local options=()
   while [ "$1" != -- ]; do options+=("$1"); shift; done
   shift
-  srun --overlap --job-name="$name" --output="$run-hosts/$name-%N-%t.log" --open-mode=append "${options[@]}" "$@" &
+  srun --overlap --job-name="$name" --output="$beside/$name-%N-%t.log" --open-mode=append "${options[@]}" "$@" &
 }
-rm -f "$run-hosts/broker/url"
 step broker --nodes=1 --ntasks=1 --cpus-per-task=1 --gpus=0 --nodelist="$head" -- \
-  env BROKER_HOST="$head" bash deploy/hosts/broker.sh "$run-hosts/broker" "${PORT:-6379}"
+  env BROKER_HOST="$head" bash deploy/hosts/broker.sh "$beside/broker" "${PORT:-6379}"
 broker=$!
-until [ -s "$run-hosts/broker/url" ]; do
-  kill -0 "$broker" 2>/dev/null || { echo "the broker did not start; see $run-hosts" >&2; exit 6; }
-  sleep 1
-done
-REDIS_URL=$(cat "$run-hosts/broker/url")
-export REDIS_URL  # srun passes the environment on: no list of processes shows it
+await_broker "$broker"
 
 step learner --nodes="$learner_nodes" --ntasks="$learner_nodes" --cpus-per-task="$cpus" --gpus-per-node="$gpus" \
   --nodelist="$(joined "${nodes[@]:0:learner_nodes}")" --kill-on-bad-exit=1 -- \

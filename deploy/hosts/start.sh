@@ -20,11 +20,8 @@ while [ $# -gt 0 ]; do
   esac
 done
 if [ -z "$config" ] || [ -z "$actors" ] || [ -z "$scorers" ]; then usage >&2; exit 2; fi
-run=$("$here/.venv/bin/python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["run"]["folder"])' \
-  "$config") || { echo "$config: is there no run.folder in it?" >&2; exit 2; }
-id=$(basename "$run" | tr -c 'A-Za-z0-9_.\n-' -)
-logs=$run-hosts
-mkdir -p "$logs"
+# shellcheck source=deploy/hosts/shared.sh
+. "$here/deploy/hosts/shared.sh"
 learner="" writers=() workers=() broker=""
 # The learner first, then the workers, who hand back what they have, then the broker.
 finish() {
@@ -37,15 +34,9 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-rm -f "$run-hosts/broker/url"
-bash "$here/deploy/hosts/broker.sh" "$run-hosts/broker" "$port" >"$logs/broker.log" 2>&1 &
+bash "$here/deploy/hosts/broker.sh" "$beside/broker" "$port" >"$beside/broker.log" 2>&1 &
 broker=$!
-until [ -s "$run-hosts/broker/url" ]; do
-  kill -0 "$broker" 2>/dev/null || { echo "the broker did not start; see $logs/broker.log" >&2; exit 6; }
-  sleep 0.1
-done
-REDIS_URL=$(cat "$run-hosts/broker/url")
-export REDIS_URL
+await_broker "$broker"
 
 # What runs on the other host: the address comes on its input, where no list of processes shows it; it ends with that.
 # shellcheck disable=SC2016  # it is expanded there
@@ -59,7 +50,7 @@ exit "$code"'
 there=${there//$'\n'/; }  # one line: not every shell there reads how bash quotes more
 # start HOST ROLE NUMBER ARGUMENT...
 start() {
-  local host=$1 role=$2 log=$logs/$2-$3-$1.log words=$logs/$2-$3-$1.in
+  local host=$1 role=$2 log=$beside/$2-$3-$1.log words=$beside/$2-$3-$1.in
   shift 3
   rm -f "$words" && mkfifo -m 600 "$words"
   { echo "$REDIS_URL"; exec sleep infinity; } >"$words" &
@@ -72,7 +63,7 @@ start() {
 number=0
 for host in ${actors//,/ }; do start "$host" actor $((number += 1)) --run.id "$id"; done
 for host in ${scorers//,/ }; do start "$host" scorer $((number += 1)) "$config" --run.id "$id"; done
-echo "look at it: REDIS_URL=\$(cat $run-hosts/broker/url) $here/.venv/bin/hero top"
+echo "look at it: REDIS_URL=\$(cat $beside/broker/url) $here/.venv/bin/hero top"
 
 "$here/.venv/bin/hero" learner "$config" --run.id "$id" &
 learner=$!

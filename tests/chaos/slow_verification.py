@@ -144,7 +144,7 @@ def by_keda(looks: Sequence[dict[str, Any]]) -> list[int]:
         recommended.append((look["time"], max(wishes)))
         lately = [wish for time, wish in recommended if time >= look["time"] - options.window_s]
         replicas = recommended[-1][1] if recommended[-1][1] > replicas else min(replicas, max(lately))
-        replicas = min(max(replicas, options.count), options.most or options.count)
+        replicas = min(max(replicas, options.count), options.at_most)
         told.append(replicas)
     return told
 

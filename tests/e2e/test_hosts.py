@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import ENVIRONMENT, prepare
+from tests.e2e.running import ENVIRONMENT, prepare, processes
 from tests.servers import free_ports
 from tests.until import until
 
@@ -66,11 +66,4 @@ def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None
 
 def here(folder: Path) -> list[int]:
     """Processes whose command names the folder."""
-    found = []
-    for one in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in one.read_bytes() and int(one.parent.name) != os.getpid():
-                found.append(int(one.parent.name))
-        except OSError:  # it has just ended
-            continue
-    return found
+    return [one.pid for one in processes() if str(folder) in one.command and one.pid != os.getpid()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from common.streams import Broker
 from common.weights.store import WeightStore
 from tests import tiny_models
 from tests.integration.carrying import Learner
+
+if TYPE_CHECKING:
+    from tests.integration.learning import Bench
 from tests.integration.guarded import Guarded, guard
 
 
@@ -46,3 +50,13 @@ def learner(broker: Broker, tmp_path: Path) -> Iterator[Learner]:
     made.store.want()
     yield made
     made.uploader.close(over=False)
+
+
+@pytest.fixture
+def bench(broker: Broker, model: Path, tmp_path: Path) -> Iterator[Bench]:
+    """A run folder and a broker for real learners."""
+    from tests.integration import learning
+
+    made = learning.Bench(broker, model, tmp_path)
+    yield made
+    made.close()

@@ -39,16 +39,22 @@ class Player(threading.Thread):
 
     def run(self) -> None:
         while not self.stop.is_set():
-            orders = self.broker.read("tickets", 99, 10) + self.broker.read("eval:tickets", 99, 0)
-            self.follow()  # after the tickets: never older than the learner that issued them
-            for order in orders:
-                if order.ticket.lane == "train":
-                    self.seen[order.ticket.id, order.ticket.attempt] += 1
-                self.sample(order, order.ticket)
-            for made in self.broker.read("rollouts", 99, 0) + self.broker.read("eval:rollouts", 99, 0):
-                assert isinstance(made.message, Rollout)
-                self.score(made, made.message)
+            self.play_actors()
+            self.play_scorers()
             self.turn()
+
+    def play_actors(self) -> None:
+        orders = self.broker.read("tickets", 99, 10) + self.broker.read("eval:tickets", 99, 0)
+        self.follow()  # after the tickets: never older than the learner that issued them
+        for order in orders:
+            if order.ticket.lane == "train":
+                self.seen[order.ticket.id, order.ticket.attempt] += 1
+            self.sample(order, order.ticket)
+
+    def play_scorers(self) -> None:
+        for made in self.broker.read("rollouts", 99, 0) + self.broker.read("eval:rollouts", 99, 0):
+            assert isinstance(made.message, Rollout)
+            self.score(made, made.message)
 
     def follow(self) -> None:
         policy = self.broker.policy()

@@ -36,7 +36,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,6 @@ from tests.until import until
 
 HOURS_S = 7 * 3600.0
 TRAINING: list[Stage] = [stage for stage in GROUPS if lane_of(stage) == "train"]
-
-
-@pytest.fixture
-def bench(broker: Broker, model: Path, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(broker, model, tmp_path)
-    yield made
-    made.close()
 
 
 def put(broker: Broker, stage: str, **fields: Any) -> str:

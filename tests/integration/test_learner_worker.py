@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,6 @@ def one_turn(learner: Learner) -> bool:
         learner._train()
     learner._keep_books()
     return False
-
-
-@pytest.fixture
-def bench(broker: Broker, model: Path, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(broker, model, tmp_path)
-    yield made
-    made.close()
 
 
 def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:

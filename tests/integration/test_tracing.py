@@ -46,13 +46,6 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
-@pytest.fixture
-def bench(broker: Broker, model: Path, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(broker, model, tmp_path)
-    yield made
-    made.close()
-
-
 class Children:
     """An actor and a scorer as processes of their own."""
 

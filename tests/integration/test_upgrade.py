@@ -92,17 +92,6 @@ def test_what_nobody_can_read_is_given_up_in_the_end(broker: Broker, later: pyte
     assert letter.id == 0 and "upgrade" in letter.reason and broker.open_tickets() == {0: ("dead", 1)}
 
 
-class Sampling(Player):
-    """Plays the actors alone."""
-
-    def run(self) -> None:
-        while not self.stop.is_set():
-            orders = self.broker.read("tickets", 99, 10)
-            self.follow()
-            for order in orders:
-                self.sample(order, order.ticket)
-
-
 def test_scorers_change_over_while_a_run_trains(broker: Broker, model: Path, tmp_path: Path) -> None:
     settings = tmp_path / "scorer.json"
     scoring = {"reward": {"mode": "verifier"}, "verifier": {"children": 1}, "broker": {"claim_after_ms": 2000}}
@@ -115,7 +104,10 @@ def test_scorers_change_over_while_a_run_trains(broker: Broker, model: Path, tmp
         running.append(subprocess.Popen(arguments, env=os.environ | {"REDIS_URL": broker.url}))
         return running[-1]
 
-    class ChangingOver(Sampling):
+    class ChangingOver(Player):
+        def play_scorers(self) -> None:
+            """The scorers are real."""
+
         def sample(self, order: Delivery, of: Ticket) -> None:
             if order.ticket.id == 6:  # the old one has scored those before
                 self.change_over()

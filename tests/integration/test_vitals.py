@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from common.settings import Sections
 from common.streams import Broker
 from common.vitals import Vitals
 from tests import make
+from tests.until import until
 
 SETTINGS = Sections.model_validate({"metrics": {"port": 0}})
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -125,7 +125,7 @@ def test_alive_is_whose_loop_turns(broker: Broker) -> None:
     broker.check()
     vitals = Vitals(settings, broker, "scorer")
     assert asked(vitals, "livez") == (200, "ok")
-    time.sleep(0.5)
+    until(lambda: asked(vitals, "livez")[0] == 503, "its being stalled")
     code, why = asked(vitals, "livez")  # which is no turn of the loop, though it asks the broker
     assert code == 503 and why.startswith("its loop has not turned for")
     broker.now_ms()

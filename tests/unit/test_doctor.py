@@ -466,3 +466,6 @@ def test_a_host_of_actors_needs_no_deepspeed() -> None:
 def test_settings_ask_for_extras() -> None:
     assert versions._extras(case_of(learner={"lora_rank": 8}, data={"train": "hub:a/b"})) == {"lora", "hub"}
     assert versions._extras(case_of("actor", learner={"lora_rank": 8})) == set()
+    drawn = {"metrics": {"tensorboard": True, "wandb": "offline"}, "tracing": {"share": 0.5}}
+    assert versions._extras(case_of(**drawn)) == {"tensorboard", "wandb", "tracing"}
+    assert versions._extras(case_of("scorer", **drawn)) == {"tracing"}
