@@ -48,7 +48,7 @@ class Uploader:
         """Its tensors, mapped."""
         self.figures: dict[str, float] = {}
         """Of the version that was carried last: carried_step, carried_mb, carried_seconds."""
-        self._told = ""
+        self._told: type[Exception] | None = None
         self._changed = threading.Event()
         self._pool = ThreadPoolExecutor(CONNECTIONS, "carrying")
         self._background = Background("uploading", self._run)
@@ -95,10 +95,10 @@ class Uploader:
             self._upload(policy, folder.views(file, policy.manifest.layout))
             self._base.close()
             self._base = lock.pop_all()
-            self._told = ""
+            self._told = None
         except (BrokerFull, WeightsError) as error:  # WeightsError: a newer version has taken its place
-            if self._told != str(error):
-                self._told = str(error)
+            if self._told is not type(error):  # once: the room that there is differs at every try
+                self._told = type(error)
                 log.warning("weights not carried by the broker, trying again", why=str(error))
         finally:
             lock.close()

@@ -192,18 +192,27 @@ def test_a_full_broker_gets_no_weights_and_keeps_its_streams(
 
 
 def test_memory_that_ends_in_the_middle_of_a_version(
-    learner: Learner, store: WeightStore, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    learner: Learner, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(WeightStore, "free_bytes", lambda _: float("inf"))
-    monkeypatch.setattr("learner.uploader.LOOK_EVERY_S", 60)  # what the next try puts there is not what is looked at
-    used = broker._redis.info("memory")["used_memory"]
-    broker._redis.config_set("maxmemory", used + LAYOUT.data_bytes // 2)
-    try:
-        learner.uploader.offer(learner.make())
-        until(lambda: bool(learner.uploader._told), "the refusal")
-        assert broker._redis.keys(broker.key("weights:1-*")) == [], "nothing of it stays in the streams' way"
-    finally:
-        broker._redis.config_set("maxmemory", "256mb")
+    put, there = WeightStore.put, []
+
+    def put_until_full(store: WeightStore, incarnation: int, part: Part, number: int, chunk: bytes) -> None:
+        if number == 3:
+            there.extend(broker._redis.keys(broker.key("weights:1-*")))
+            broker._redis.config_set("maxmemory", 2**20)  # less than a server needs that holds nothing
+        put(store, incarnation, part, number, chunk)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WeightStore, "put", put_until_full)
+        patched.setattr(uploader, "LOOK_EVERY_S", 60)  # no second try before the first one is looked at
+        patched.setattr(uploader, "CONNECTIONS", 1)
+        try:
+            learner.uploader.offer(learner.make())
+            until(lambda: bool(learner.uploader._told), "the refusal")
+            assert there, "some of it was in the broker"
+            assert broker._redis.keys(broker.key("weights:1-*")) == [], "nothing of it stays in the streams' way"
+        finally:
+            broker._redis.config_set("maxmemory", "256mb")
     learner.carry()
 
 
