@@ -184,7 +184,7 @@ def test_a_full_broker_gets_no_weights_and_keeps_its_streams(
                 time.sleep(0.05)
         assert store.at() is None and broker._redis.keys(broker.key("weights:1-*")) == []
         [told] = [line for line in logs if line["event"].startswith("weights not carried")]
-        assert "raise maxmemory, or set weights.url" in told["why"]
+        assert "where 0 are free for it; raise maxmemory, or set weights.url" in told["why"]
     finally:
         broker._redis.config_set("maxmemory", "256mb")
     broker._redis.delete("ballast")
