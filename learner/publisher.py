@@ -6,8 +6,10 @@ A thread makes the copy durable and announces it; where actors ask for that, `Up
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 
@@ -27,14 +29,23 @@ from learner.room import Room
 from learner.team import Team
 from learner.uploader import Uploader
 
-CHECK_SEQUENCES = 4
 CHECK_TOKENS = 64
+"""In all: training waits for them at every version, on a CPU longer than for the copy."""
 
 
-def check_sequences(renderer: Renderer, problems: SequenceOf[Problem]) -> list[Int32]:
-    """A few fixed sequences on which every engine is compared with the policy."""
-    found = (renderer.prompt_ids(p.question + " " + p.answer)[:CHECK_TOKENS] for p in problems[: 8 * CHECK_SEQUENCES])
-    return [ids for ids in found if len(ids) > 1][:CHECK_SEQUENCES]
+def check_sequences(renderer: Renderer, texts: Iterable[str]) -> list[Int32]:
+    """Prompts of the first texts, CHECK_TOKENS of them at most, on which every engine is compared with the policy."""
+    found, left = list[Int32](), CHECK_TOKENS
+    for ids in map(renderer.prompt_ids, islice(texts, CHECK_TOKENS)):
+        if min(len(ids), left) > 1:
+            found.append(ids[:left])
+            left -= len(found[-1])
+    return found
+
+
+def check_sequence(ids: Int32) -> Sequence:
+    """As the policy reads it: its first token is the prompt."""
+    return Sequence(ids[:1], ids[1:], np.zeros(len(ids) - 1, np.float32), 0.0)
 
 
 class Publisher:
@@ -50,8 +61,8 @@ class Publisher:
         room: Room,
     ) -> None:
         self._broker, self._policy, self._room = broker, policy, room
-        self._check_ids = check_ids = check_sequences(renderer, problems)
-        self._check = [Sequence(ids[:1], ids[1:], np.zeros(len(ids) - 1, np.float32), 0.0) for ids in check_ids]
+        self._check_ids = check_ids = check_sequences(renderer, (f"{p.question} {p.answer}" for p in problems))
+        self._check = [check_sequence(ids) for ids in check_ids]
         root = settings.weights.folder or default_folder(broker.run, settings.run.folder)
         self._copy_out = CopyOut(policy, root, settings.weights.keep, settings.actor.dtype)
         self._announced: PublishedPolicy | None = None

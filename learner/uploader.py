@@ -145,11 +145,11 @@ class Uploader:
 
     def _make_room(self, layout: Layout) -> None:
         """Raises BrokerFull unless all of its tensors fit beside the streams."""
-        needed, free = layout.data_bytes, self._store.free_bytes()
+        needed, free = layout.data_bytes, max(0.0, self._store.free_bytes())
         if needed > free:
             raise BrokerFull(
                 f"weights of {needed / 2**20:,.0f} MiB have no room beside the streams in the broker at "
-                f"{self._store.shown}, where {max(free, 0) / 2**20:,.0f} are free for it; raise maxmemory, or set weights.url"
+                f"{self._store.shown}, where {free / 2**20:,.0f} are free for it; raise maxmemory, or set weights.url"
             )
 
     def _send(self, incarnation: int, part: Part, made: Iterator[bytes]) -> Part:

@@ -26,6 +26,7 @@ from common.sigma import Sigma
 from common.streams import Broker
 from common.weights.folder import FILE, Draft, verify
 from learner import checkpoint, room
+from learner.publisher import CHECK_TOKENS
 from learner.tickets import capacity
 from learner.worker import Learner
 from tests.integration.learning import GROUPS, PROBLEMS, Bench, Player, finish
@@ -63,7 +64,8 @@ def test_a_run_from_its_first_ticket_to_its_end(bench: Bench) -> None:
     announced = bench.broker.policy()
     assert announced and (announced.step, announced.incarnation) == (5, 1)
     verify(Path(announced.folder) / FILE, announced.manifest)
-    assert len(announced.check_ids) == 4 and len(announced.check_logprobs) == 4
+    assert [len(ids) - 1 for ids in announced.check_ids] == [len(found) for found in announced.check_logprobs]
+    assert sum(map(len, announced.check_ids)) == CHECK_TOKENS
     assert (bench.folder / "export" / "config.json").is_file()
 
 

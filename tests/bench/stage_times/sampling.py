@@ -8,7 +8,7 @@ from pathlib import Path
 from actors.engine import Engine
 from actors.worker import engine_options
 from common.settings import Sections
-from learner.publisher import CHECK_SEQUENCES
+from learner.publisher import check_sequences
 from learner.render import Renderer
 from tests.bench.stage_times.fit import Row, Stopwatch, nonnegative_fit
 from tests.bench.stages import Group
@@ -41,6 +41,7 @@ class _Sampler:
         self._clock = Stopwatch(settings.actor.threads)
         self._completions = settings.sampling.completions
         renderer = Renderer(Path(settings.model.policy), settings.data.system_prompt)
+        self._check = [ids.tolist() for ids in check_sequences(renderer, (group["question"] for group in groups))]
         self._prompts = [renderer.prompt_ids(group["question"]).tolist() for group in groups]
         room = settings.actor.max_model_len - max(map(len, self._prompts)) - 1
         self.longest = max(4, min(settings.sampling.max_tokens, room) // 2)
@@ -78,6 +79,6 @@ class _Sampler:
         for version in range(1, REPEATS + 2):
             self._clock.start()
             self._engine.load(self._export, version)
-            self._engine.prompt_logprobs(self._prompts[:CHECK_SEQUENCES])
+            self._engine.prompt_logprobs(self._check)
             found.append(self._clock.stop())
         return statistics.median(found[1:])

@@ -17,7 +17,7 @@ from learner.batch import Sequence
 from learner.copy_out import CopyOut
 from learner.options import policy_options
 from learner.policy import Policy
-from learner.publisher import CHECK_SEQUENCES, CHECK_TOKENS
+from learner.publisher import check_sequence, check_sequences
 from learner.ranks import Ranks
 from learner.render import Renderer
 from learner.team import Team
@@ -43,7 +43,7 @@ def measure(settings: Sections, groups: list[Group]) -> dict[str, float]:
             policy.step(batch, settings.sampling.temperature)
             rows.append(([1.0, sum(group_tokens(settings, part))], clock.stop()))
     step_s, token_s = nonnegative_fit(rows[2:])
-    publish_s, checkpoint_s = _writing(settings, policy, _sequences(settings, groups[:1])[:CHECK_SEQUENCES], clock)
+    publish_s, checkpoint_s = _writing(settings, policy, groups, clock)
     return {"train_step_s": step_s, "train_token_s": token_s, "publish_s": publish_s, "checkpoint_s": checkpoint_s}
 
 
@@ -59,11 +59,12 @@ def _sequences(settings: Sections, groups: list[Group]) -> list[Sequence]:
     return found
 
 
-def _writing(settings: Sections, policy: Policy, some: list[Sequence], clock: Stopwatch) -> tuple[float, float]:
+def _writing(settings: Sections, policy: Policy, groups: list[Group], clock: Stopwatch) -> tuple[float, float]:
     """Seconds of a publication with its check sequences, and of a checkpoint; medians."""
     root = default_folder(f"stage-times-{os.getpid()}", settings.run.folder)
     copy_out = CopyOut(Team(policy, Ranks(0, {})), root, 2, settings.actor.dtype)
-    check = [Sequence(s.prompt_ids, s.completion_ids[:CHECK_TOKENS], s.behaviour[:CHECK_TOKENS], 0.0) for s in some]
+    renderer = Renderer(Path(settings.model.policy), settings.data.system_prompt)
+    check = [check_sequence(ids) for ids in check_sequences(renderer, (group["question"] for group in groups))]
 
     publish, commit = [], []
     with tempfile.TemporaryDirectory(dir=settings.run.folder) as folder:
