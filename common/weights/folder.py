@@ -22,7 +22,7 @@ import numpy as np
 
 from common.disk import is_full
 from common.errors import DiskFull, WeightsError
-from common.weights.manifest import Bytes, Layout, Manifest, checksum
+from common.weights.manifest import Bytes, Layout, Manifest, checksum, checksum_read
 
 FILE = "model.safetensors"
 _VERSION, _FROZEN = re.compile(r"^v(\d+)-(\d+)$"), re.compile(r"^frozen-(\d+)$")
@@ -145,14 +145,18 @@ def locked(folder: Path) -> Iterator[Path]:
 def verify(file: Path, manifest: Manifest) -> None:
     """Raises WeightsError unless the file holds exactly these tensors."""
     layout = manifest.layout
-    if file.stat().st_size != layout.file_bytes or not _begins_with(file, layout.header):
-        raise WeightsError(f"{file} is torn, or not the policy that was announced; it will be fetched again")
-    for tensor, found, announced in zip(layout.tensors, views(file, layout), manifest.checksums, strict=True):
-        if checksum(found) != announced:
-            raise WeightsError(
-                f"{file}: {tensor.name} has checksum {checksum(found).hex()[:12]}, announced was "
-                f"{announced.hex()[:12]}: torn or foreign; it will be fetched again"
-            )
+    # Read, not mapped: a first touch of mapped pages takes longer than a copy, and one beyond a torn end is a SIGBUS.
+    with file.open("rb", buffering=0) as opened:
+        if os.fstat(opened.fileno()).st_size != layout.file_bytes or opened.read(len(layout.header)) != layout.header:
+            raise WeightsError(f"{file} is torn, or not the policy that was announced; it will be fetched again")
+        for offset, tensor, announced in zip(layout.offsets, layout.tensors, manifest.checksums, strict=True):
+            opened.seek(offset)
+            found = checksum_read(opened, tensor.nbytes)
+            if found != announced:
+                raise WeightsError(
+                    f"{file}: {tensor.name} has checksum {found.hex()[:12]}, announced was "
+                    f"{announced.hex()[:12]}: torn or foreign; it will be fetched again"
+                )
 
 
 def views(file: Path, layout: Layout, *, writable: bool = False) -> list[Bytes]:
@@ -197,8 +201,3 @@ def _lock(file: BinaryIO, kind: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _begins_with(file: Path, header: bytes) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(len(header)) == header

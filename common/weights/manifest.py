@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from io import FileIO
 
 import numpy as np
 import xxhash
@@ -30,6 +31,7 @@ CHECKSUM_BYTES = 16
 
 _LENGTH = struct.Struct("<Q")
 _ALIGNED = 8
+_BLOCK_BYTES = 2**18
 
 
 @dataclass(frozen=True)
@@ -110,3 +112,12 @@ def checksum(tensor: Bytes) -> bytes:
     """CHECKSUM_BYTES, by XXH3: against accidents. A cryptographic one takes fifteen times as long, and keeps nobody
     out: who may announce a checksum may announce any weights."""
     return xxhash.xxh3_128_digest(np.ascontiguousarray(tensor).data)
+
+
+def checksum_read(file: FileIO, size: int) -> bytes:
+    """As `checksum`, of the next bytes of an unbuffered file; of fewer where it ends."""
+    digest, block = xxhash.xxh3_128(), memoryview(bytearray(min(size, _BLOCK_BYTES)))
+    while size and (read := file.readinto(block[:size])):
+        digest.update(block[:read])
+        size -= read
+    return digest.digest()
