@@ -118,7 +118,7 @@ def describe(sections: Sequence[str]) -> str:
     lines: list[str] = []
     for name in sections:
         model: Any = Sections.model_fields[name].annotation
-        lines.append(f"\n[{name}]  {(model.__doc__ or '').strip().splitlines()[0]}")
+        lines.append(f"\n[{name}]  {' '.join((model.__doc__ or '').split())}")
         for key, field in model.model_fields.items():
             text = " ".join((field.description or "").split())
             default = field.default if not isinstance(field.default, Path) else str(field.default)

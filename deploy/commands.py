@@ -170,7 +170,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
   hero actor --broker.url redis://head:6379/0     on a host that has nothing: model, settings and weights
                                                   come out of the broker
   hero actor --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d --actor.threads 8""",
-        ("run", "broker", "model", "actor", "weights", "metrics", "tracing"),
+        ("run", "broker", "model", "sampling", "actor", "weights", "metrics", "tracing"),
     ),
     "scorer": Command(
         _worker("scorer"),
@@ -182,7 +182,21 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         _worker("learner"),
         "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
         "  hero learner my.toml --broker.url redis://head:6379/0",
-        ("run", "broker", "model", "data", "sampling", "learner", "weights", "eval", "metrics", "tracing"),
+        (
+            "run",
+            "broker",
+            "model",
+            "data",
+            "sampling",
+            "actor",
+            "verifier",
+            "reward",
+            "learner",
+            "weights",
+            "eval",
+            "metrics",
+            "tracing",
+        ),
     ),
     "sft": Command(
         _sft,
@@ -190,7 +204,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         """  hero sft deploy/configs/quickstart.toml        a new small policy, since sft.base is empty
   hero sft my.toml --sft.base Qwen/Qwen3-0.6B --sft.out runs/policy --data.solution solution
   hero sft my.toml --sft.base Qwen/Qwen3-4B-Base --sft.source samples --sft.problems 4000 --sft.completions 4""",
-        ("data", "sampling", "verifier", "sft"),
+        ("run", "model", "data", "sampling", "actor", "verifier", "eval", "sft"),
     ),
     "rm": Command(
         _rm,
@@ -199,7 +213,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
   hero rm my.toml --rm.data labelled.jsonl --rm.further '["other.jsonl"]' --rm.loss bradley_terry
 
 A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed{42}", "correct": true}""",
-        ("model", "data", "sampling", "rm"),
+        ("run", "model", "data", "sampling", "actor", "verifier", "eval", "rm"),
     ),
     "eval": Command(
         _eval,
@@ -225,7 +239,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
   hero score groups.jsonl --config my.toml --explain 1
   hero score groups.jsonl --explain 3 --learner.advantage corpo
   hero score --from-run runs/quickstart/hero --rewards verifier --out again.jsonl""",
-        ("verifier", "reward_model", "reward"),
+        ("verifier", "reward_model", "reward", "learner"),
     ),
     "compare": Command(
         _compare,
@@ -233,7 +247,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         """  hero compare runs/quickstart/hero --reward.alpha 0.05 --reward.beta 0.05
   hero compare runs/quickstart/hero --rewards verifier
   hero compare runs/quickstart/hero --learner.advantage corpo --plot corpo.png""",
-        ("reward",),
+        ("reward", "learner"),
     ),
     "shadow": Command(
         _shadow,
@@ -247,7 +261,7 @@ A line every few seconds; at the end (Ctrl-C, --groups, or the run is over) the 
 What the file leaves out, section by section, is the run's. Verdicts and scores whose settings are the same are the
 recorded ones. The run notices nothing: what it trims before the shadow came is lost to the shadow, and counted.
 The log in --out is one for `hero compare` and `hero score --from-run`.""",
-        ("verifier", "reward_model", "reward"),
+        ("verifier", "reward_model", "reward", "learner"),
     ),
     "top": Command(
         _top,
