@@ -17,6 +17,7 @@ import structlog
 
 from common import config, logs, tracing
 from common.errors import ChildFailed
+from common.extras import needs
 from common.lifecycle import stop_on_signals
 from common.models import local_folder
 from common.server import LocalServer, configured_url
@@ -132,6 +133,8 @@ def _check_packages(settings: Sections) -> None:
     """Raises ConfigError for what the settings ask for and no process of the run could have."""
     curves.check(settings)
     tracing.check(settings)
+    if rank := settings.learner.lora_rank:
+        needs(f"learner.lora_rank = {rank}", "peft", "lora")
 
 
 @contextmanager

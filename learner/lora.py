@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError
+from common.extras import needs
 
 Gathered = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Makes parameters whole for as long as it is entered (ZeRO-3 keeps a part on each rank)."""
@@ -26,10 +27,9 @@ def add_adapters(model: nn.Module, rank: int, alpha: float, targets: Sequence[st
 
     `targets` are names of linear layers such as "q_proj"; none means all but the output layer. Raises ConfigError.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError("learner.lora_rank needs peft, which is not installed: pip install peft") from error
+    needs(f"learner.lora_rank = {rank}", "peft", "lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
     chosen = list(targets) or "all-linear"
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen, task_type="CAUSAL_LM")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,7 @@ def test_every_help_has_an_example(name: str, flag: str, capsys: pytest.CaptureF
     assert f"examples:\n  hero {name} " in text
     for section in COMMANDS[name].sections:
         assert f"[{section}]" in text
+        assert not re.search(rf"^\[{section}\].*:$", text, re.M), "cut off"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,7 @@ def test_an_unknown_reward_mode(config: str, capsys: pytest.CaptureFixture[str])
         (["--metrics.tensorboard", "true"], "metrics.tensorboard = true needs tensorboard, which is not installed"),
         (["--metrics.wandb", "offline"], "pip install 'hero-rl[wandb]'"),
         (["--tracing.share", "0.01"], "pip install 'hero-rl[tracing]'"),
+        (["--learner.lora_rank", "8"], "learner.lora_rank = 8 needs peft, which is not installed"),
     ],
 )
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
