@@ -40,11 +40,9 @@ class EngineOptions:
     kv_cache_gib: float = 1.0  # CPU only
     gpu_memory_utilization: float = 0.85  # CUDA only, share of the device
     tensor_parallel: int = 1
-    enforce_eager: bool | None = None  # None: eager on a CPU, compiled and graphed on CUDA
     threads: int = 1  # CPU only
     seed: int = 0  # of the sampler: give every actor its own; the engine seeds the process's generators with it
     trust_remote_code: bool = False
-    prefix_caching: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Sampled:
     request_id: str
     index: int  # 0..n-1 within the request
     token_ids: list[int]  # includes the end-of-sequence token that stopped it
-    logprobs: list[float]  # of each token, natural log, after temperature, top_p and top_k
+    logprobs: list[float]  # of each token, natural log, after temperature and top_p
     versions: list[tuple[int, int]]  # run-length [(tokens, version)], the tokens add up to len(token_ids)
     finish_reason: str
     text: str  # special tokens and the stopping token left out
@@ -135,11 +133,10 @@ class Engine:
         temperature: float,
         max_tokens: int,
         top_p: float = 1.0,
-        top_k: int = 0,
     ) -> None:
         """Queue n completions of one prompt; each comes from `step` on its own when it ends.
 
-        top_k: 0 or -1 is off. A completion also ends, by "length", when prompt and completion reach max_model_len.
+        A completion also ends, by "length", when prompt and completion reach max_model_len.
         Raises ValueError, and queues nothing, for a prompt that this model cannot take or an id still running.
         """
         self._check_usable()
@@ -148,9 +145,7 @@ class Engine:
             raise ValueError(f"request {request_id} wants n={n}, max_tokens={max_tokens}; both must be 1 or more")
         if any(running.request_id == request_id for running in self._running.values()):
             raise ValueError(f"request {request_id} is still running; give every request its own id")
-        params = self._vllm.sampling_params(
-            temperature=temperature, top_p=top_p, top_k=max(top_k, 0), max_tokens=max_tokens, logprobs=0
-        )
+        params = self._vllm.sampling_params(temperature=temperature, top_p=top_p, max_tokens=max_tokens, logprobs=0)
         started = perf_counter()
         # n single requests instead of vLLM's fan-out, which holds all back until the longest has ended.
         group = {

@@ -56,14 +56,14 @@ class VllmAdapter:
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 tensor_parallel_size=options.tensor_parallel,
                 distributed_executor_backend="uni" if options.tensor_parallel == 1 else "mp",
-                enforce_eager=on_cpu if options.enforce_eager is None else options.enforce_eager,
+                enforce_eager=on_cpu,  # on CUDA compiled and graphed
                 seed=options.seed,
                 trust_remote_code=options.trust_remote_code,
-                enable_prefix_caching=options.prefix_caching,
+                enable_prefix_caching=True,
                 block_size=CPU_BLOCK_TOKENS if on_cpu else None,
                 worker_extension_cls="actors.weight_load.PolicyLoader",
                 # The learner recomputes exactly these: no sampling defaults of the model folder (its EOS list still
-                # holds), and log-probabilities after temperature, top_p and top_k.
+                # holds), and log-probabilities after temperature and top_p.
                 generation_config="vllm",
                 logprobs_mode="processed_logprobs",
                 # Else a step in flight during an update would bring tokens of the old weights after it.

@@ -23,9 +23,9 @@ MOST_LETTERS, LETTER_BODY_BYTES = 1000, 2**18  # at most 256 MiB in the broker, 
 class DeadLetters(History):
     """The dead letters of a run."""
 
-    def dead_letters(self, after: str = "0", count: int = PAGE) -> list[tuple[str, DeadLetter]]:
-        """(entry, letter) of given-up messages after an entry, oldest first; what is none of ours says so itself."""
-        found = self._do("xrange", self.key("dead"), f"({after}", "+", count)
+    def dead_letters(self, after: str = "0") -> list[tuple[str, DeadLetter]]:
+        """(entry, letter) of PAGE given-up messages after an entry, oldest first; what is none of ours says so."""
+        found = self._do("xrange", self.key("dead"), f"({after}", "+", PAGE)
         return [(entry.decode(), _letter(fields.get(b"m", b""))) for entry, fields in found]
 
     def dead_count(self) -> int:

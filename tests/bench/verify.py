@@ -25,7 +25,6 @@ TARGET = 0.9
 ROUNDS = 7
 SIZES = {"integers": 600, "fractions": 300, "intervals": 60, "short chain of thought": 240}
 _ROOT = Path(__file__).resolve().parents[2]
-_TICKS_PER_SECOND = 100
 
 
 def run() -> dict[str, Any]:
