@@ -6,6 +6,7 @@
         verify, reward model
       wait              learner    until its batch was full, or it was dropped
       train             learner    its batch
+      commit            learner    until a checkpoint had it
 
 Every attempt at a ticket of training is a trace of its own. A process that dies tells nothing of what it had in hand.
 """
