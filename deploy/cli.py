@@ -14,15 +14,19 @@ from deploy.commands import COMMANDS
 _SETTING = re.compile(r"--\w+\.[\w.]+")
 
 
-def _whole(arguments: Sequence[str]) -> list[str]:
-    """Each `--section.key value` as one word: the value would be taken for a file where that may be left out."""
+def settings_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Each `--section.key value` as one word, and all other words.
+
+    Apart: argparse would take the value for a file where that may be left out, and a word with a space in it, as in
+    --eval.k=[4, 8], for a positional one.
+    """
     whole: list[str] = []
     for word in arguments:
         if whole and _SETTING.fullmatch(whole[-1]) and not word.startswith("--"):
             whole[-1] += f"={word}"
         else:
             whole.append(word)
-    return whole
+    return [word for word in whole if _SETTING.match(word)], [word for word in whole if not _SETTING.match(word)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,10 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0]
     command = COMMANDS[name]
     wants_help = any(a in ("-h", "--help") for a in arguments[1:])
-    words = _whole(arguments[1:])
-    # Taken out first: argparse takes a word with a space in it, as in --eval.k=[4, 8], for a positional one.
-    settings = [word for word in words if _SETTING.match(word)]
-    others = [word for word in words if not _SETTING.match(word)]
+    settings, others = settings_apart(arguments[1:])
     parsed, unknown = parser(name, command, wants_help).parse_known_args(others)
     flags = [*settings, *unknown]
     if parsed.rewards:

@@ -12,7 +12,7 @@ import pytest
 from common import config
 from common.errors import ConfigError, RunFolderError
 from common.settings import Sections
-from deploy.cli import _whole
+from deploy.cli import settings_apart
 from deploy.rescore import Change, table
 from deploy.shadow import line, settings_of
 from deploy.shadow_folder import State, earlier, keep
@@ -78,7 +78,9 @@ def test_what_the_second_file_leaves_out_is_the_run_s(tmp_path: Path) -> None:
 
 def test_a_setting_and_its_value_are_no_file() -> None:
     words = ["--run", "r", "--reward.k", "-3", "a.toml", "--data.families={}", "b", "--run.id", "--keep"]
-    assert _whole(words) == ["--run", "r", "--reward.k=-3", "a.toml", "--data.families={}", "b", "--run.id", "--keep"]
+    settings, others = settings_apart(words)
+    assert settings == ["--reward.k=-3", "--data.families={}", "--run.id"]
+    assert others == ["--run", "r", "a.toml", "b", "--keep"]
 
 
 def test_the_server_counts_what_is_lost_over_all_shadows_of_a_name() -> None:
