@@ -2,8 +2,9 @@
 
 checkpoints/step-00000050-v3/     of incarnation 3; -v3.1 when step 50 is saved once more
     manifest.json   {"format": 4, "step": 50, "files": {"state": {"bytes": 812, "sha256": "..."}, ...}}
-    state           bytes of the caller: ledger, sigma, the running AUROC, the order of prompts
+    state           bytes of the caller: ledger, sigma, the running AUROC, the order of prompts, evaluation
     policy/         what the caller's `write` puts there: weights, optimizer, random generators
+    export/         a model folder, where the best one is kept
 """
 
 from __future__ import annotations

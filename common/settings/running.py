@@ -24,7 +24,7 @@ class RunSettings(Section):
     steps: Positive = 250
     """Batches to train, one weight publication each."""
     seed: int = 0
-    """Order of prompts, initialization, sampling of evaluation problems."""
+    """Of generated problems, the order of prompts, initialization, and what is sampled outside of the run itself."""
 
 
 class BrokerSettings(Section):
