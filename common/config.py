@@ -73,14 +73,14 @@ def load(file: Path | None, flags: Sequence[str] = (), given: Mapping[str, Any] 
     for name in [] if resolved else os.environ:
         section = name.upper().removeprefix("HERO_").partition("__")[0].lower()
         if name.upper().startswith("HERO_") and section not in Sections.model_fields:
-            raise ConfigError(f"{name}: there is no section {section!r} of settings; unset it, or see hero up --help")
+            raise ConfigError(f"{name}: there is no section {section!r}; unset it, or see hero COMMAND --help")
     try:
         settings = Loaded()
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from error
     except SettingsError as error:
         raise ConfigError(
-            f"{error}; every setting is a flag --section.key value (hero up --help lists them)"
+            f"{error}; every setting is a flag --section.key value (hero COMMAND --help lists them)"
         ) from error
     problems = contradictions(settings)
     if problems:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         lines = "\n".join(f"  {name:<8} {command.summary}" for name, command in COMMANDS.items())
         print(
-            f"usage: hero COMMAND ...\n\n{lines}\n\n`hero COMMAND --help` shows examples and every setting.",
+            f"usage: hero COMMAND ...\n\n{lines}\n\n`hero COMMAND --help` shows examples and its settings.",
             file=sys.stderr,
         )
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2

@@ -1,6 +1,6 @@
 """Every setting of a run: one pydantic model per section of the TOML file.
 
-The string below a field is its help text (`hero up --help` prints it with the default). What cannot work
+The string below a field is its help text (`hero COMMAND --help` prints it with the default). What cannot work
 is refused here, at start, with key, value and remedy; `common/config.py` reads file, environment and flags.
 """
 

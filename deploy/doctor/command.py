@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, flags: Sequence[str]) -> int:
     except ConfigError as problem:
         if not arguments.json:
             raise
-        refused = [error("settings", line, "hero up --help lists all settings") for line in str(problem).splitlines()]
+        refused = [error("settings", line, "hero doctor --help lists them") for line in str(problem).splitlines()]
         print(json.dumps(as_json(refused, problem.exit_code)))
         return problem.exit_code
     findings: list[Finding] = []

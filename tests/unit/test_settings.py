@@ -151,7 +151,7 @@ def test_an_unknown_variable_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("flags", [["--learner.lrr", "1"], ["--lr=1"], ["stray"]])
 def test_an_unknown_flag_is_refused(tmp_path: Path, flags: list[str]) -> None:
-    assert "hero up --help" in refusal(tmp_path, OK, *flags)
+    assert "hero COMMAND --help" in refusal(tmp_path, OK, *flags)
 
 
 def test_flags_take_every_kind_of_value(tmp_path: Path) -> None:
