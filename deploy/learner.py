@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from structlog.contextvars import bind_contextvars
 
+from common.models import local_folder
 from common.server import needed_url
 from common.settings import Sections
 from deploy import prepare
-from deploy.run_folder import open_run, run_id_of
+from deploy.run_folder import open_run
 from deploy.show import console
 from learner import curves, distributed
 from learner.ranks import joined
@@ -26,6 +27,6 @@ def run(settings: Sections) -> int:
     with joined(settings) as ranks:
         if rank:
             return run_with_others(settings, ranks)
-        if settings.run.id is None or not (settings.run.folder / "run.json").is_file():
-            open_run(settings)
-        return run_learner(settings, url, run_id_of(settings), prepare.prompts(settings, console), ranks)
+        local_folder(settings.model.policy, "model.policy", settings.model.revision)  # before a folder is for it
+        run_id, _ = open_run(settings)
+        return run_learner(settings, url, run_id, prepare.prompts(settings, console), ranks)

@@ -19,6 +19,10 @@ FREE = (
     "learner.checkpoint_every_steps",
     "learner.checkpoint_every_seconds",
     "reward_model.batch_tokens",
+    "reward_model.url",
+    "reward_model.deadline_s",
+    "reward_model.attempts",
+    "reward_model.concurrency",
     "learner.checkpoint_every_mb",
     "learner.keep_checkpoints",
     "learner.keep_best",
@@ -55,11 +59,14 @@ def held_in(folder: Path, settings: Sections) -> str | None:
     try:
         if marker.is_file():
             held = json.loads(marker.read_text())
-            changed = sorted(
-                key
-                for key in identity.keys() | held["identity"].keys()
-                if identity.get(key) != held["identity"].get(key)
-            )
+            if settings.run.id not in (None, held["id"]):
+                raise RunFolderError(
+                    f"{folder} holds run {held['id']}, not {settings.run.id}; set run.folder to a new folder, "
+                    f"or run.id to {held['id']} to resume it"
+                )
+            # Another release may have begun it, with fewer settings or with more that had to be the same.
+            began = _identity(Sections()) | {key: was for key, was in held["identity"].items() if key not in FREE}
+            changed = sorted(key for key in identity.keys() | began.keys() if identity.get(key) != began.get(key))
             if changed:
                 raise RunFolderError(
                     f"{folder} holds run {held['id']}, which differs in {', '.join(changed[:5])}; "

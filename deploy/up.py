@@ -63,6 +63,7 @@ def run(settings: Sections) -> int:
     logs.start("up", "WARNING")
     stop = stop_on_signals()
     _check_packages(settings)
+    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)  # before a folder is for it
     run_id, resumed = open_run(settings)
     folder = settings.run.folder
     settings_file = folder / "settings.json"
@@ -70,7 +71,6 @@ def run(settings: Sections) -> int:
     console.print(f"run {run_id} in {folder}" + (", resumed" if resumed else ""), highlight=False)
     prompts = prepare.prompts(settings, console)
     console.print(f"{len(prompts):,} prompts", highlight=False)
-    model = local_folder(settings.model.policy, "model.policy", settings.model.revision)
     around_training = bool(settings.eval.sets) and settings.eval.around_training
     if around_training:
         sets.prepare(settings, folder / EVALUATION, console)

@@ -9,7 +9,8 @@
 | an answer that does not parse                 | here: test_lines_that_only_the_model_or_the_verifier_...        |
 | line number, reason, counted, goes on         | here, and e2e/test_run: test_the_bad_line_is_named_...          |
 | all lines bad                                 | here: test_all_lines_bad, unit/test_problems                    |
-| a missing model                               | here: test_a_missing_model, test_a_folder_that_is_no_model      |
+| a missing model                               | here: test_a_missing_model, test_a_start_without_the_model_..., |
+|                                               | test_a_folder_that_is_no_model                                  |
 | an incompatible model                         | here: test_a_model_without_a_tokenizer; e2e/test_engine;        |
 |                                               | integration/test_reward_model                                   |
 | a broker that is down, too old, evicting      | integration/test_broker_fitness                                 |
@@ -28,6 +29,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -115,6 +118,15 @@ def test_a_missing_model(name: str) -> None:
     with pytest.raises(ModelError, match=r"model\.policy") as caught:
         local_folder(name, "model.policy")
     assert "hub name" in str(caught.value), "the remedy"
+
+
+@pytest.mark.parametrize("command", ["up", "learner"])
+def test_a_start_without_the_model_leaves_the_run_folder_to_the_next(command: str, tmp_path: Path) -> None:
+    flags = ["--model.policy=/nowhere/model", f"--run.folder={tmp_path / 'run'}", "--broker.url=redis://nobody.invalid"]
+    started = [sys.executable, "-m", "deploy.cli", command, *flags]
+    done = subprocess.run(started, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == ModelError.exit_code and "there is no such folder" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from common.errors import RunFolderError
 from common.settings import Sections
+from deploy.cli import main
 from deploy.run_folder import open_run, run_id_of, write_atomically
 
 
@@ -45,6 +46,7 @@ def test_a_new_run_and_its_resumption(tmp_path: Path) -> None:
         {"scorer": {"count": 5}},
         {"broker": {"memory_mb": 99}},
         {"learner": {"threads": 2, "checkpoint_every_steps": 7, "ranks": 2, "keep_best": True}},
+        {"reward_model": {"url": "http://elsewhere:8000", "deadline_s": 5, "attempts": 2, "concurrency": 9}},
     ],
 )
 def test_what_does_not_decide_what_is_learned_may_change(tmp_path: Path, parts: dict[str, Any]) -> None:
@@ -67,6 +69,37 @@ def test_another_run_is_refused(tmp_path: Path, parts: dict[str, Any], names: st
     run_id, _ = open_run(settings(tmp_path))
     message = refused(settings(tmp_path, **parts))
     assert f"holds run {run_id}, which differs in {names}; set run.folder" in message
+
+
+def test_a_learner_by_hand_refuses_another_run_although_it_is_given_the_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    model = {"policy": str(tmp_path)}
+    open_run(settings(tmp_path / "run", run={"id": "my-1"}, model=model))
+    monkeypatch.setenv("REDIS_URL", "redis://nobody.invalid:6379/0")
+    flags = [f"--run.folder={tmp_path / 'run'}", f"--model.policy={tmp_path}", "--learner.lr=0.5"]
+    started = ["learner", "--run.id=my-1", *flags]
+    assert main(started) == RunFolderError.exit_code
+    assert "holds run my-1, which differs in learner.lr" in capsys.readouterr().err
+
+
+def test_a_folder_is_resumed_under_its_own_id_alone(tmp_path: Path) -> None:
+    open_run(settings(tmp_path, run={"id": "my-1"}))
+    assert open_run(settings(tmp_path, run={"id": "my-1"})) == ("my-1", True)
+    assert open_run(settings(tmp_path)) == ("my-1", True)
+    message = refused(settings(tmp_path, run={"id": "my-2"}))
+    assert "holds run my-1, not my-2; set run.folder to a new folder, or run.id to my-1" in message
+
+
+def test_a_run_that_an_older_release_began_goes_on(tmp_path: Path) -> None:
+    run_id, _ = open_run(settings(tmp_path))
+    marker = json.loads((tmp_path / "run.json").read_text())
+    del marker["identity"]["learner.packing"]  # it had no such setting
+    marker["identity"]["learner.ranks"] = 8  # which had to be the same
+    (tmp_path / "run.json").write_text(json.dumps(marker))
+    assert open_run(settings(tmp_path)) == (run_id, True)
+    assert "differs in learner.packing" in refused(settings(tmp_path, learner={"packing": "off"}))
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
