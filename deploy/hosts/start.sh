@@ -26,6 +26,7 @@ learner="" writers=() workers=() broker=""
 # The learner first, then the workers, who hand back what they have, then the broker.
 finish() {
   trap - EXIT
+  set +m  # it would tell of each that is ended here
   if [ -n "$learner" ]; then kill "$learner" 2>/dev/null || true; wait "$learner" || true; fi
   kill "${writers[@]}" 2>/dev/null || true
   for worker in "${workers[@]}"; do wait "$worker" || true; done

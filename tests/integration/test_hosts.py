@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -99,6 +100,41 @@ def test_a_broker_with_a_password_that_evicts_nothing(served: tuple[Path, str]) 
     with pytest.raises(BrokerUnavailable, match=r"refuses the login|uthentication"):
         Broker(url.replace(f":{password}@", ""), "test", "learner").check()
     assert password not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_host_that_does_not_know_its_name_is_asked_for_it(tmp_path: Path) -> None:
+    executable(tmp_path / "bin" / "hostname", "exit 1")
+    environment = {name: value for name, value in os.environ.items() if name != "BROKER_HOST"}
+    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
+    command = ["bash", str(ROOT / "deploy" / "hosts" / "broker.sh"), str(tmp_path / "broker"), "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "set BROKER_HOST" in done.stderr and not (tmp_path / "broker").exists()
+
+
+def test_a_run_by_ssh_whose_port_another_server_has_says_so(tmp_path: Path, served: tuple[Path, str]) -> None:
+    _, url = served
+    project = tmp_path / "project"
+    executable(project / ".venv" / "bin" / "python", f'exec {sys.executable} "$@"')
+    (project / "deploy").symlink_to(ROOT / "deploy")
+    (project / "my.toml").write_text('[run]\nfolder = "runs/my"\n')
+    port = url.rpartition(":")[2].partition("/")[0]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "BROKER_HOST": "127.0.0.1"}
+    command = ["bash", "deploy/hosts/start.sh", "my.toml", "--actors", "gpu1", "--scorers", "cpu1", "--port"]
+    done = subprocess.run([*command, port], cwd=project, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 6 and done.stderr.startswith("the broker did not start; see the logs in runs/my-hosts")
+    assert "in use" in (project / "runs" / "my-hosts" / "broker.log").read_text()
+
+
+@pytest.mark.parametrize(("held", "id_"), [(None, "my-run"), ("my-1f2e3d", "my-1f2e3d")])
+def test_a_run_keeps_the_id_that_its_folder_has(tmp_path: Path, held: str | None, id_: str) -> None:
+    executable(tmp_path / ".venv" / "bin" / "python", f'exec {sys.executable} "$@"')
+    (tmp_path / "my.toml").write_text(f'[run]\nfolder = "{tmp_path}/my run"\n')
+    if held:
+        (tmp_path / "my run").mkdir()
+        (tmp_path / "my run" / "run.json").write_text(json.dumps({"id": held}))
+    script = 'here=$1 config=$1/my.toml; . "$2"; echo "$id"'
+    command = ["bash", "-euc", script, "-", str(tmp_path), str(ROOT / "deploy" / "hosts" / "shared.sh")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == f"{id_}\n"
 
 
 @pytest.fixture
