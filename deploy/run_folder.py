@@ -123,7 +123,8 @@ def id_and_url(run: str, url: str | None) -> tuple[str, str]:
     held = folder.is_dir()
     found = configured_url(url) or (broker_url_of(folder) if held else None)
     if found is None:
-        raise BrokerUnavailable(f"which broker? give --url or set REDIS_URL, or the folder of run {run} as --run")
+        why = f"the run in {run} had no server of its own" if held else f"there is no folder {run} that would tell"
+        raise BrokerUnavailable(f"which broker? {why}; give --url or set REDIS_URL")
     return id_in(folder) if held else run, found
 
 

@@ -35,7 +35,7 @@ def block(language: str) -> str:
     return str(found)
 
 
-def run(script: str, folder: Path) -> Path:
+def run(script: str, folder: Path, cwd: Path = ROOT) -> Path:
     """Runs a block of the guide with a kubectl that keeps what it is given; the folder of that."""
     programs, kept = folder / "bin", folder / "kept"
     programs.mkdir()
@@ -52,10 +52,11 @@ def run(script: str, folder: Path) -> Path:
         "PYTHONPATH": str(ROOT),
         "KEPT": str(kept),
         "NAMESPACE": "hero",
+        "RUN": "hero-1",
         "TMPDIR": str(temporary),
     }
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        ["bash", "-euc", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert list(temporary.iterdir()) == []  # nothing is left on disk
@@ -100,6 +101,21 @@ def test_addresses_name_user_server_and_authority(secrets: Path) -> None:
     assert "/etc/hero-tls" in mounted
 
 
+def test_without_tls_a_paragraph_is_left_out_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    assert "Without TLS leave out the second paragraph, and give `--url redis://hero-broker:6379/0`" in GUIDE
+    first, _, *others = block("bash secrets").split("\n\n")
+    script = re.sub("--url '[^']*'", "--url redis://hero-broker:6379/0", "\n\n".join([first, *others]))
+    here = tmp_path / "project"
+    here.mkdir()
+    (here / "README.md").write_text("years of work")
+    made = run(script, tmp_path, here)
+    assert (here / "README.md").read_text() == "years of work" and [*here.iterdir()] == [here / "README.md"]
+    assert [one.name for one in made.iterdir()] == ["hero-broker"]
+    keys = made / "hero-broker" / "keys"
+    assert re.fullmatch(r"redis://hero-learner:[\w-]+@hero-broker:6379/0", (keys / "learner").read_text())
+    assert re.fullmatch(r"redis://hero-actor:[\w-]+@hero-weights:6379/0", (keys / "actor-weights").read_text())
+
+
 HOSTS = (
     "localhost", "hero-broker", "hero-broker.hero.svc", "hero-broker-2.hero-broker.hero.svc", "hero-weights",
     "hero-sentinel.hero.svc", "hero-sentinel-0.hero-sentinel",
@@ -125,10 +141,11 @@ def test_the_certificate_is_valid_for_every_name_of_the_servers(secrets: Path, h
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_with_sentinels_weights_have_a_server_of_their_own(tmp_path: Path, scheme: str) -> None:
-    _, _, after = block("bash secrets").rpartition("hero acl --url 'rediss://hero-broker:6379/0")
+    first, _, after = block("bash secrets").partition("\n\n")
+    _, _, after = after.rpartition("hero acl --url 'rediss://hero-broker:6379/0")
     url = f"{scheme}+sentinel://hero-sentinel:26379/hero/0"
     assert f"--url {url}" in GUIDE or f"--url '{url}" in GUIDE
-    made = run(f'cd "$(mktemp -d)"\nhero acl --url \'{url}{after}', tmp_path) / "hero-broker" / "keys"
+    made = run(f"{first}\nhero acl --url '{url}{after}", tmp_path) / "hero-broker" / "keys"
     user, _, rest = (made / "learner").read_text().partition("@")
     assert rest == "hero-sentinel:26379/hero/0?ssl_ca_certs=/etc/hero-tls/ca.crt"
     plain = user.replace("+sentinel", "")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from common.errors import RunFolderError
+from common.errors import BrokerUnavailable, RunFolderError
 from common.settings import Sections
 from deploy.cli import main
-from deploy.run_folder import open_run, run_id_of, write_atomically
+from deploy.run_folder import id_and_url, open_run, run_id_of, write_atomically
 
 
 def settings(folder: Path, **parts: dict[str, Any]) -> Sections:
@@ -131,6 +131,15 @@ def test_a_worker_needs_to_know_the_run(tmp_path: Path) -> None:
     assert run_id_of(settings(tmp_path, run={"id": "r-7"})) == "r-7"
     with pytest.raises(RunFolderError, match=r"give --run\.id"):
         run_id_of(settings(tmp_path))
+
+
+def test_a_run_without_an_address_is_told_what_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    with pytest.raises(BrokerUnavailable, match="there is no folder runs/nowhere that would tell; give --url"):
+        id_and_url("runs/nowhere", None)
+    open_run(settings(tmp_path))
+    with pytest.raises(BrokerUnavailable, match="had no server of its own; give --url"):
+        id_and_url(str(tmp_path), None)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
