@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from common import logs
-
-if TYPE_CHECKING:
-    from common.settings import Sections
+from deploy import calls
 
 
 @dataclass(frozen=True)
@@ -19,116 +15,6 @@ class Command:
     summary: str
     examples: str
     sections: tuple[str, ...]
-
-
-def _settings(arguments: argparse.Namespace, flags: list[str]) -> Sections:
-    from common import config
-
-    return config.load(arguments.config, flags)
-
-
-def _up(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import up
-
-    settings = _settings(arguments, flags)
-    return up.dry_run(settings) if arguments.dry_run else up.run(settings)
-
-
-def _worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
-    def run(arguments: argparse.Namespace, flags: list[str]) -> int:
-        from common import tracing
-        from common.server import needed_url
-        from deploy.run_folder import run_id_of
-
-        if role == "actor" and arguments.config is None:
-            from deploy.join import settings_of_run
-
-            logs.start(role)
-            settings = settings_of_run(flags)
-        else:
-            settings = _settings(arguments, flags)
-        logs.start(role)
-        tracing.check(settings)
-        if role == "learner":
-            from deploy import learner
-
-            return learner.run(settings)
-        url = needed_url(settings.broker.url)
-        if role == "actor":
-            from actors.worker import run as run_actor
-
-            return run_actor(settings, url, run_id_of(settings))
-        from scorer.worker import run as run_scorer
-
-        return run_scorer(settings, url, run_id_of(settings))
-
-    return run
-
-
-def _sft(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import cold_start
-
-    return cold_start.sft(_settings(arguments, flags))
-
-
-def _rm(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.train_rm import rm
-
-    return rm(_settings(arguments, flags))
-
-
-def _eval(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.evaluation.command import command
-
-    return command(arguments, flags)
-
-
-def _score(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.score import score
-
-    return score(arguments, flags)
-
-
-def _compare(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.rescore import compare
-
-    return compare(arguments, flags)
-
-
-def _report(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.report import command
-
-    return command.run(arguments, flags)
-
-
-def _shadow(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import shadow
-
-    return shadow.run(arguments, flags)
-
-
-def _queue(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import queue
-
-    return queue.run(arguments, flags)
-
-
-def _top(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.monitor import command
-
-    return command.run(arguments, flags)
-
-
-def _doctor(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.doctor import command
-
-    return command.run(arguments, flags)
-
-
-def _acl(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import acl
-
-    return acl.run(arguments, flags)
 
 
 RUN_SECTIONS = (
@@ -151,7 +37,7 @@ RUN_SECTIONS = (
 
 COMMANDS: dict[str, Command] = {
     "up": Command(
-        _up,
+        calls.up,
         "Run everything on this machine: broker, learner, actors, scorers; evaluate before and after.",
         """  hero up deploy/configs/quickstart.toml
   hero up deploy/configs/quickstart.toml --rewards verifier --run.folder runs/verifier-only
@@ -164,7 +50,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         RUN_SECTIONS,
     ),
     "actor": Command(
-        _worker("actor"),
+        calls.worker("actor"),
         "One rollout actor: takes tickets, samples with vLLM. Join a run from any host, leave at any time.",
         """  hero actor my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d
   hero actor --broker.url redis://head:6379/0     on a host that has nothing: model, settings and weights
@@ -173,13 +59,13 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         ("run", "broker", "model", "sampling", "actor", "weights", "metrics", "tracing"),
     ),
     "scorer": Command(
-        _worker("scorer"),
+        calls.worker("scorer"),
         "One scorer: verifier, reward model, HERO. Start as many as the lag of the rollouts asks for.",
         "  hero scorer my.toml --broker.url redis://head:6379/0 --run.id quickstart-1f2e3d",
         ("run", "broker", "scorer", "verifier", "reward_model", "reward", "metrics", "tracing"),
     ),
     "learner": Command(
-        _worker("learner"),
+        calls.worker("learner"),
         "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
         "  hero learner my.toml --broker.url redis://head:6379/0",
         (
@@ -199,7 +85,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         ),
     ),
     "sft": Command(
-        _sft,
+        calls.sft,
         "Cold start: supervised fine-tuning on worked solutions, or on the model's own right samples.",
         """  hero sft deploy/configs/quickstart.toml        a new small policy, since sft.base is empty
   hero sft my.toml --sft.base Qwen/Qwen3-0.6B --sft.out runs/policy --data.solution solution
@@ -207,7 +93,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         ("run", "model", "data", "sampling", "actor", "verifier", "eval", "sft"),
     ),
     "rm": Command(
-        _rm,
+        calls.rm,
         "Reward model: train a classifier on labelled samples of the policy, or on a file; say what it is worth.",
         """  hero rm deploy/configs/quickstart.toml --rm.prompts 2000
   hero rm my.toml --rm.data labelled.jsonl --rm.further '["other.jsonl"]' --rm.loss bradley_terry
@@ -216,7 +102,7 @@ A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed
         ("run", "model", "data", "sampling", "actor", "verifier", "eval", "rm"),
     ),
     "eval": Command(
-        _eval,
+        calls.eval,
         "Held-out accuracy of one or several models on one or several sets, with intervals and paired tests.",
         """  hero eval runs/quickstart/policy runs/quickstart/hero           the run's settings and held-out problems
   hero eval Qwen/Qwen3-0.6B --data math500.jsonl amc=hub:math-ai/amc23 --eval.samples 8 --eval.k '[4, 8]'
@@ -232,7 +118,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         ("eval", "model", "data", "sampling", "actor", "verifier"),
     ),
     "score": Command(
-        _score,
+        calls.score,
         'Score a file of {"question", "gold", "completions": [...]} rows: statuses, rewards, weight of each.',
         """  hero score groups.jsonl --rewards verifier
   hero score groups.jsonl --rewards hero --reward_model.model runs/reward-model --out scored.jsonl
@@ -242,7 +128,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         ("verifier", "reward_model", "reward", "learner"),
     ),
     "compare": Command(
-        _compare,
+        calls.compare,
         "How the rewards and advantages of a recorded run would change under other settings: a table and a picture.",
         """  hero compare runs/quickstart/hero --reward.alpha 0.05 --reward.beta 0.05
   hero compare runs/quickstart/hero --rewards verifier
@@ -250,7 +136,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         ("reward", "learner"),
     ),
     "shadow": Command(
-        _shadow,
+        calls.shadow,
         "Score the groups of a living run once more under other settings, beside it: how would rewards change?",
         """  hero shadow --run runs/quickstart/hero --reward.alpha 0.05          the run's settings but for this
   hero shadow stricter.toml --run runs/quickstart/hero --name stricter
@@ -264,7 +150,7 @@ The log in --out is one for `hero compare` and `hero score --from-run`.""",
         ("verifier", "reward_model", "reward", "learner"),
     ),
     "top": Command(
-        _top,
+        calls.top,
         "What a run does, live: queues, processes, rewards, books, what anybody waits for; its latest groups.",
         """  hero top --url redis://head:6379/0                   the only run there
   hero top --run runs/quickstart/hero                  the folder of a run that has a server of its own
@@ -276,7 +162,7 @@ of processes shows them. NO_COLOR=1 is without colours.""",
         (),
     ),
     "report": Command(
-        _report,
+        calls.report,
         "Runs as one HTML page: plots, tables, their groups to leaf through; from their folders, without a broker.",
         """  hero report                                          the newest run below runs/
   hero report runs/quickstart/hero                     writes runs/quickstart/hero/report.html
@@ -289,7 +175,7 @@ leaves out. With --follow it reloads itself, its filters and its place kept, unt
         (),
     ),
     "queue": Command(
-        _queue,
+        calls.queue,
         "The queues of a run: lag, pending, consumers; and its dead letters: list, show, retry, drop, purge.",
         """  hero queue lag --run runs/quickstart/hero            the folder of a run that has a server of its own
   hero queue list --run quickstart-1f2e3d --url redis://head:6379/0
@@ -300,7 +186,7 @@ leaves out. With --follow it reloads itself, its filters and its place kept, unt
         (),
     ),
     "doctor": Command(
-        _doctor,
+        calls.doctor,
         "Is this machine, are these settings and their broker fit for a run? What is not, with what to do.",
         """  hero doctor my.toml                                  all that `hero up my.toml` needs
   hero doctor my.toml --broker.url redis://head:6379/0 the broker too: version, eviction, persistence, rights, room
@@ -317,7 +203,7 @@ object too: {"exit_code", "counts", "findings": [{"check", "level", "found", "re
         RUN_SECTIONS,
     ),
     "acl": Command(
-        _acl,
+        calls.acl,
         "Users for the broker's ACL file, one for each role with its rights alone, and their new passwords.",
         """  hero acl --url rediss://head:6379/0 > users.acl      the server reads it by its setting `aclfile`
   hero acl --url ... --run 'team-a.*' > users.acl      these users reach only runs whose id begins so

@@ -11,18 +11,15 @@ lines are no rows. "meta" is optional and goes to verifier `task`.
 
 from __future__ import annotations
 
-import gzip
-import io
 import itertools
 import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -31,6 +28,7 @@ from common.sigma import Sigma, next_sigma
 from scorer.reward_models.protocol import RewardModel, Sample
 from scorer.rewards import NEEDS_REWARD_MODEL, Mode, Options, reward_group
 from scorer.sandbox import Item, Sandbox
+from scorer.score_rows import Row, rows_of
 from scorer.verifier import Verdict
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 32
 """Rows that are verified and scored together."""
-MAX_LINE_BYTES = 64 * 2**20
 
 
 class FileOptions(Options, Protocol):
@@ -63,22 +60,6 @@ class Summary:
         return 1 if self.errors else 0
 
 
-@dataclass(eq=False)
-class _Row:
-    line: int
-    fields: dict[str, Any]
-    error: str | None = None
-
-    @property
-    def completions(self) -> list[str]:
-        completions: list[str] = self.fields["completions"]
-        return completions
-
-    @property
-    def gold(self) -> str:
-        return str(self.fields["gold"])
-
-
 def score_file(
     source: Path,
     out: IO[str],
@@ -98,7 +79,7 @@ def score_file(
         raise ValueError(f"reward mode {options.mode!r} needs a reward model")
     model = reward_model if options.mode in NEEDS_REWARD_MODEL else None
     summary, sigma = Summary(), None
-    with _rows(source, progress) as rows:
+    with rows_of(source, progress) as rows:
         while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
             for row, verdicts, scores in _judged(chunk, sandbox, model):
                 if row.error is None:
@@ -129,8 +110,8 @@ def whole_or_nothing(out: Path) -> Iterator[IO[str]]:
 
 
 def _judged(
-    chunk: Sequence[_Row], sandbox: Sandbox, model: RewardModel | None
-) -> Iterator[tuple[_Row, list[Verdict], Floats | None]]:
+    chunk: Sequence[Row], sandbox: Sandbox, model: RewardModel | None
+) -> Iterator[tuple[Row, list[Verdict], Floats | None]]:
     """The rows of a chunk with what verifier and reward model say; errors are set on the row."""
     good = [row for row in chunk if row.error is None]
     if sandbox.verifier != "task":
@@ -148,7 +129,7 @@ def _judged(
             yield row, [], None
 
 
-def _scores(rows: Sequence[_Row], model: RewardModel) -> list[Floats | None]:
+def _scores(rows: Sequence[Row], model: RewardModel) -> list[Floats | None]:
     """Scores by row, all rows together; should the model refuse one, each alone, and that one gets an error."""
     samples = [Sample(row.fields["question"], text, row.gold) for row in rows for text in row.completions]
     try:
@@ -163,7 +144,7 @@ def _scores(rows: Sequence[_Row], model: RewardModel) -> list[Floats | None]:
 
 
 def _reward(
-    row: _Row, verdicts: Sequence[Verdict], scores: Floats | None, sigma: Sigma | None, options: FileOptions
+    row: Row, verdicts: Sequence[Verdict], scores: Floats | None, sigma: Sigma | None, options: FileOptions
 ) -> Sigma | None:
     """Adds the rewards to the row; returns the running mean and deviation after it."""
     given = [verdict.status for verdict in verdicts]
@@ -181,81 +162,3 @@ def _reward(
         "sigma_dev": shaped.sigma_dev,
     }
     return next_sigma(sigma, shaped.sigma_u, options.sigma_momentum)
-
-
-@contextmanager
-def _rows(source: Path, show: bool) -> Iterator[Iterator[_Row]]:
-    """The rows of a file, read as they are asked for, under a bar over its bytes."""
-    from common.progress import Bars
-
-    try:
-        size = source.stat().st_size
-        raw = source.open("rb")
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}; give a JSONL file, gzipped or not") from error
-    with raw, Bars(disable=not show) as bar:
-        task = bar.add_task(source.name, total=size)
-
-        def rows() -> Iterator[_Row]:
-            number = 0
-            try:
-                packed = raw.read(2) == b"\x1f\x8b"
-                raw.seek(0)
-                lines = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
-                while line := lines.readline(MAX_LINE_BYTES):
-                    number += 1
-                    complete = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
-                    row = _parse(number, line) if complete else _Row(number, {"line": number}, _TOO_LONG)
-                    while not complete:  # the rest of it, in bounded pieces
-                        line = lines.readline(MAX_LINE_BYTES)
-                        complete = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
-                    if line.strip() or row.error == _TOO_LONG:
-                        yield row
-                    bar.update(task, completed=raw.tell())
-            except (OSError, EOFError, zlib.error) as error:  # gzip's own errors among them
-                raise DataError(f"{source} is damaged after line {number}: {error}; copy it again") from error
-
-        yield rows()
-
-
-_TOO_LONG = f"the line has more than {MAX_LINE_BYTES} bytes"
-
-
-def _parse(number: int, line: bytes) -> _Row:
-    try:
-        fields = json.loads(line.decode(), parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        return _Row(number, {"line": number}, f"not JSON: {error}")
-    if not isinstance(fields, dict):
-        return _Row(number, {"line": number}, f"not a JSON object but {type(fields).__name__}")
-    return _Row(number, fields, _problem(fields))
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if np.isinf(number):
-        raise ValueError(f"{text[:40]} is too large for a number")
-    return number
-
-
-def _problem(fields: dict[str, Any]) -> str | None:
-    """What keeps a row from being scored, or None."""
-    missing = [name for name in ("question", "gold", "completions") if name not in fields]
-    if missing:
-        return f"lacks the field {', '.join(missing)}"
-    if not isinstance(fields["question"], str):
-        return f"question must be text, not {type(fields['question']).__name__}"
-    gold = fields["gold"]
-    if isinstance(gold, bool) or not isinstance(gold, str | int | float) or not str(gold).strip():
-        return f"gold must be a text or number that is not empty, not {gold!r:.80}"
-    completions = fields["completions"]
-    if not isinstance(completions, list) or not completions or not all(isinstance(c, str) for c in completions):
-        return f"completions must be a list of one or more texts, not {completions!r:.80}"
-    meta = fields.get("meta") or {}
-    if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
-        return "meta must be an object of texts"
-    return None

@@ -182,7 +182,7 @@ def test_chunks_blank_lines_and_gzip(tmp_path, sandbox, monkeypatch):
 
 
 def test_a_line_without_end_is_refused_and_the_next_one_read(tmp_path, sandbox, monkeypatch):
-    monkeypatch.setattr("scorer.score_file.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("scorer.score_rows.MAX_LINE_BYTES", 1000)
     summary, rows = score(tmp_path, sandbox, [b"x" * 5000, GOOD])
     assert "bytes" in rows[0]["error"]
     assert "rewards" in rows[1]

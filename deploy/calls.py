@@ -1,0 +1,122 @@
+"""What each command of `hero` calls. Imports wait until then: `hero --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from common import logs
+
+if TYPE_CHECKING:
+    from common.settings import Sections
+
+
+def _settings(arguments: argparse.Namespace, flags: list[str]) -> Sections:
+    from common import config
+
+    return config.load(arguments.config, flags)
+
+
+def up(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import up
+
+    settings = _settings(arguments, flags)
+    return up.dry_run(settings) if arguments.dry_run else up.run(settings)
+
+
+def worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
+    def run(arguments: argparse.Namespace, flags: list[str]) -> int:
+        from common import tracing
+        from common.server import needed_url
+        from deploy.run_folder import run_id_of
+
+        if role == "actor" and arguments.config is None:
+            from deploy.join import settings_of_run
+
+            logs.start(role)
+            settings = settings_of_run(flags)
+        else:
+            settings = _settings(arguments, flags)
+        logs.start(role)
+        tracing.check(settings)
+        if role == "learner":
+            from deploy import learner
+
+            return learner.run(settings)
+        url = needed_url(settings.broker.url)
+        if role == "actor":
+            from actors.worker import run as run_actor
+
+            return run_actor(settings, url, run_id_of(settings))
+        from scorer.worker import run as run_scorer
+
+        return run_scorer(settings, url, run_id_of(settings))
+
+    return run
+
+
+def sft(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import cold_start
+
+    return cold_start.sft(_settings(arguments, flags))
+
+
+def rm(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.train_rm import rm
+
+    return rm(_settings(arguments, flags))
+
+
+def eval(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.evaluation.command import command
+
+    return command(arguments, flags)
+
+
+def score(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.score import score
+
+    return score(arguments, flags)
+
+
+def compare(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.rescore import compare
+
+    return compare(arguments, flags)
+
+
+def report(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.report import command
+
+    return command.run(arguments, flags)
+
+
+def shadow(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import shadow
+
+    return shadow.run(arguments, flags)
+
+
+def queue(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import queue
+
+    return queue.run(arguments, flags)
+
+
+def top(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.monitor import command
+
+    return command.run(arguments, flags)
+
+
+def doctor(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy.doctor import command
+
+    return command.run(arguments, flags)
+
+
+def acl(arguments: argparse.Namespace, flags: list[str]) -> int:
+    from deploy import acl
+
+    return acl.run(arguments, flags)
