@@ -7,6 +7,7 @@ SIGKILL of the parent kills the child: no orphans.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import signal
@@ -46,10 +47,15 @@ def stop_on_signals(drain_s: float | None = None, stop: threading.Event | None =
         os.write(2, f"not drained within {drain_s:g} s: left at once\n".encode())
         os._exit(LEFT_AT_ONCE)
 
+    asked = False
+
     def on_signal(signum: int, _: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal asked
+        if asked or stop.is_set():
             os._exit(LEFT_AT_ONCE)
-        stop.set()
+        asked = True
+        # From another thread: this one may be in the middle of `stop.wait`, and hold the lock that `set` takes
+        _thread.start_new_thread(stop.set, ())
         if drain_s is not None:
             deadline = threading.Timer(drain_s, late)
             deadline.daemon = True

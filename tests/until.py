@@ -9,7 +9,7 @@ from collections.abc import Callable
 def until(
     condition: Callable[[], object],
     what: str = "change",
-    seconds: float = 10.0,
+    seconds: float = 60.0,
     passing: tuple[type[Exception], ...] = (),
 ) -> None:
     """Returns when `condition` is true; errors of the kinds in `passing` count as not yet."""

@@ -51,7 +51,7 @@ def test_who_is_too_slow_loses_what_does_not_fit_and_nobody_waits() -> None:
     box = Outbox("test", carrying, most=10)
     with capture_logs() as said:
         box.put(0)
-        until(lambda: not box._waiting, "one on its way")
+        until(lambda: box._in_hand, "one on its way")
         for number in range(1, 1000):
             box.put(number)  # returns at once, else this would take 30 s each
         assert box.lost == 989
@@ -73,7 +73,7 @@ def test_a_failure_is_told_once_and_what_comes_later_is_carried(monkeypatch: pyt
         for number in range(5):
             box.put(number)
             until(lambda number=number: box.lost == number + 1, "loss")  # type: ignore[misc]
-        assert carrying.ended == 5, "it begins anew after each"
+        until(lambda: carrying.ended == 5, "its beginning anew after each")
         carrying.fails = False
         box.put(5)
         box.close(30)
