@@ -50,7 +50,8 @@ class Downloads:
     def _run(self) -> None:
         while self._go_on():
             here = self._newest and (self._newest.incarnation, self._newest.step)
-            if self._store.at() in (None, here) or not self._follow():
+            waits = self._failures and self._store.anew_is_wanted()  # what is there is still what was of no use
+            if waits or self._store.at() in (None, here) or not self._follow():
                 self._background.closed.wait(LOOK_EVERY_S)
 
     def _go_on(self) -> bool:

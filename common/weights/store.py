@@ -134,6 +134,11 @@ class WeightStore(Connection):
         used."""
         self._do("set", self.key("weights:wanted"), what, px=WANTED_MS, nx=what == "newest")
 
+    def anew_is_wanted(self) -> bool:
+        """Whether some actor has asked for weights anew and the learner has not heard of it."""
+        found: bytes | None = self._do("get", self.key("weights:wanted"))
+        return found == b"anew"
+
     def definition(self) -> dict[str, bytes]:
         """What defines the model; empty before the learner has put it there."""
         found = self._do("hgetall", self.key("model"))

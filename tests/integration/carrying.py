@@ -54,14 +54,22 @@ class Learner:
         return policy(self.incarnation, self.step, draft.publish(), manifest=manifest)
 
     def carry(self, made: Policy | None = None) -> Policy:
-        """The next version, in the broker."""
+        """The next version, in the broker, from which all has gone that it replaces."""
         made = made or self.make()
         self.uploader.offer(made)
-        until(
-            lambda: self.store.at() == (made.incarnation, made.step) or self.uploader.check(),
-            "the version in the broker",
-        )
+
+        def there() -> bool:
+            self.uploader.check()
+            self.store.want()  # again and again, as an actor does
+            carried = self.uploader._carried
+            return carried is not None and version(carried.policy) == version(made)
+
+        until(there, "the version in the broker")
         return made
+
+
+def version(policy: Policy) -> tuple[int, int]:
+    return policy.incarnation, policy.step
 
 
 def same(path: Path, made: Policy) -> bool:
