@@ -21,6 +21,8 @@ from tests.integration.verifying import TOWER, is_running, make, parent_of, star
 from tests.until import until
 
 ONE = r"\boxed{1}"
+ENDLESS = r"\boxed{\sum_{n=1}^{10^{12}} \frac{x}{n^{2}}}"
+"""In the memory that it begins with."""
 SLOW = [r"\boxed{" + "x+" * 1500 + f"{number}" + "}" for number in range(3)]
 """A good part of a second each."""
 
@@ -52,25 +54,28 @@ def forked(monkeypatch):
 
 
 def test_a_child_that_hung_is_replaced_without_an_import_and_leaves_no_zombie():
-    with make(deadline_s=0.2) as sandbox:
+    with make(deadline_s=1.0) as sandbox:
         pid, server = started(sandbox)
         seen = {pid}
-        for number in range(5):
+        for number in range(3):
             assert statuses(sandbox, "1", TOWER, rf"\boxed{{{number + 2}}}") == ["timeout", "wrong"]
             pid, parent = started(sandbox)
             assert parent == server
             seen.add(pid)
-        assert len(seen) == 6
+        assert len(seen) == 4
         until(lambda: started_by(server) == [pid], "reaping")
 
 
 def test_what_computes_all_the_time_is_not_tried_again_and_what_was_stopped_is(forked, monkeypatch):
-    monkeypatch.setattr(supervisor, "COMPUTING", 0.2)  # others may use this machine
-    with make(deadline_s=1.0) as sandbox:
+    with make(deadline_s=6.0) as sandbox:
         pid, _ = started(sandbox)
         # Given an answer that computes, alone: its child is the last one
-        assert statuses(sandbox, "1", TOWER) == ["timeout"]
+        monkeypatch.setattr(supervisor, "COMPUTING", 0.2 / 6.0)  # others may use this machine
+        assert statuses(sandbox, "1", ENDLESS) == ["timeout"]
         assert forked == [pid]
+        monkeypatch.setattr(supervisor, "COMPUTING", 0.2)
+        [one] = sandbox._supervisors
+        one._deadline_s = 1.0
         # Given a child that is stopped: its answers are judged in the next one
         pid, _ = started(sandbox)
         os.kill(pid, signal.SIGSTOP)
@@ -80,15 +85,13 @@ def test_what_computes_all_the_time_is_not_tried_again_and_what_was_stopped_is(f
 
 
 def test_a_stopped_child_takes_no_long_request(forked):
-    with make(deadline_s=0.5) as sandbox:
+    with make(deadline_s=1.0) as sandbox:
         pid, _ = started(sandbox)
         os.kill(pid, signal.SIGSTOP)
         # more than its socket holds
         texts = [rf"\boxed{{{number}{'é' * 3900}}}" for number in range(16)]
-        start = time.monotonic()
         assert "timeout" not in statuses(sandbox, "1", *texts)
-        assert time.monotonic() - start < 8
-        assert len(forked) > 1
+        assert 1 < len(forked) < 10, "not every answer waits for the deadline"
 
 
 def test_a_reply_that_drips_ends_with_the_deadline_and_one_without_end_is_refused():
@@ -114,15 +117,15 @@ def test_a_reply_that_drips_ends_with_the_deadline_and_one_without_end_is_refuse
     sending = threading.Thread(target=lambda: theirs.sendall(b"x" * 2 * MAX_REPLY_BYTES))
     sending.start()
     with pytest.raises(ValueError, match="longer than"):
-        child.receive(10.0)
+        child.receive(60.0)
     child.end()
-    sending.join(10)
+    sending.join(60)
     theirs.close()
     server.close()
 
 
 def test_signals_that_ask_to_end_are_the_parents_to_handle():
-    with make() as sandbox:
+    with make(deadline_s=60.0) as sandbox:
         pid, server = started(sandbox)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             os.kill(pid, number)
@@ -157,9 +160,7 @@ def test_a_server_that_is_stopped_is_replaced(monkeypatch):
         pid, server = started(sandbox)
         os.kill(server, signal.SIGSTOP)
         os.kill(pid, signal.SIGKILL)
-        start = time.monotonic()
         assert started(sandbox)[1] != server
-        assert time.monotonic() - start < 60
         assert not is_running(server)
     with make() as sandbox:
         pid, server = started(sandbox)
@@ -180,25 +181,28 @@ def test_closed_while_it_imports(tmp_path, monkeypatch):
     (tmp_path / "math_verify.py").write_text("while True: pass")
     monkeypatch.syspath_prepend(str(tmp_path))
     sandbox = make()
-    until(lambda: any("fork_server" in command(pid) for pid in started_by(os.getpid())), "start")
-    (server,) = [pid for pid in started_by(os.getpid()) if "fork_server" in command(pid)]
+    until(lambda: any("scorer.fork_server" in command(pid) for pid in started_by(os.getpid())), "start")
+    (server,) = [pid for pid in started_by(os.getpid()) if "scorer.fork_server" in command(pid)]
     start = time.monotonic()
     sandbox.close()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < fork_server_process.START_SECONDS / 2
     assert not is_running(server)
     with pytest.raises(ChildFailed, match="closed"):
         sandbox.verify([Item("1", ONE)])
 
 
 def command(pid) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has ended meanwhile
+        return ""
 
 
 def test_the_thread_that_used_it_first_may_end():
     made = []
 
     def work():
-        made.append(make())
+        made.append(make(deadline_s=60.0))
         made.append(started(made[0]))
 
     thread = threading.Thread(target=work)
@@ -239,23 +243,20 @@ def test_a_child_has_its_own_handles_alone():
     with make(children=3) as sandbox:
         until(lambda: len(sandbox.child_pids()) == 3, "three children")
 
-        def sockets_of(pid: int) -> list[str]:
-            return [name for name in open_files(pid).values() if name.startswith("socket:")]
+        server = parent_of(sandbox.child_pids()[0])
 
-        # A moment after its fork a child has closed what is the server's
-        until(lambda: [len(sockets_of(pid)) for pid in sandbox.child_pids()] == [1, 1, 1], "one socket for each")
-        files = [open_files(pid) for pid in sandbox.child_pids()]
-        sockets = [sockets_of(pid) for pid in sandbox.child_pids()]
-        servers = [name for name in open_files(parent_of(sandbox.child_pids()[0])).values()]
-        everybodys = [name for own in sockets for name in own] + [n for n in servers if n.startswith("socket:")]
-        assert len(set(everybodys)) == 4, "no two processes share a socket"
-        for own in files:
-            assert [own[fd] for fd in (0, 1, 2)] == ["/dev/null"] * 3
-            assert sorted(name.partition(":")[0] for fd, name in own.items() if fd > 2) == [
-                "/memfd", "socket",
-            ]  # fmt: skip
-        # and the server keeps nothing of theirs
-        assert not any("memfd" in name for name in servers)
+        def kinds(pid: int) -> list[str]:
+            return sorted(name.partition(":")[0] for fd, name in open_files(pid).items() if fd > 2)
+
+        # A moment after its fork a child has closed what is the server's, and the server what is the child's
+        own = ["/memfd", "socket"]
+        until(lambda: all(kinds(p) == own for p in sandbox.child_pids()), "no handles but its own", passing=(OSError,))
+        until(lambda: "/memfd" not in kinds(server), "a server without its children's", passing=(OSError,))
+        files = [open_files(pid) for pid in [*sandbox.child_pids(), server]]
+        sockets = [name for found in files for name in found.values() if name.startswith("socket:")]
+        assert len(sockets) == len(set(sockets)) == 4, "no two processes share a socket"
+        for found in files[:3]:
+            assert [found[fd] for fd in (0, 1, 2)] == ["/dev/null"] * 3
 
 
 def test_two_kinds_side_by_side_and_no_server_has_threads():

@@ -52,12 +52,14 @@ def test_the_newest_version_that_is_not_newer_is_given(tmp_path: Path, relay_of:
     giving = relay_of(tmp_path / "a")
 
     def get(step: int, frozen: bool = False, secret: bytes = SECRET) -> Path | None:
-        return take(
+        found = take(
             giving.address,
             secret,
             wanted(tmp_path / "a", step, frozen=frozen),
             lambda step: tmp_path / "b" / f"v1-{step}",
         )
+        until(lambda: not giving.connected, "the guest's end")  # and its place is free
+        return found
 
     assert get(9) == tmp_path / "b" / "v1-5"
     assert (tmp_path / "b" / "v1-5" / folder.FILE).read_bytes() == (tmp_path / "a" / "v1-5" / folder.FILE).read_bytes()
@@ -75,16 +77,17 @@ def test_strangers_and_guests_too_many_get_nothing(
     published(tmp_path / "a", 1, 0)
     giving = relay_of(tmp_path / "a")
     host, _, port = giving.address.rpartition(":")
-    monkeypatch.setattr(relay, "TIMEOUT_S", 0.2)
     # Who says something else, or nothing, is not answered for long
-    for said in (b"GET / HTTP/1.1\r\n\r\n", b"", b"x" * 5000):
-        with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(said)
-            connection.settimeout(5)
-            try:
-                assert connection.recv(100) in (b"", bytes(16))
-            except ConnectionResetError:
-                pass
+    with monkeypatch.context() as patched:
+        patched.setattr(relay, "TIMEOUT_S", 0.2)
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"", b"x" * 5000):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(said)
+                connection.settimeout(60)
+                try:
+                    assert connection.recv(100) in (b"", bytes(16))
+                except ConnectionResetError:
+                    pass
     # A host that is busy sends others away
     held = [giving.places.acquire() for _ in range(relay.MOST_GUESTS)]
     target = lambda step: tmp_path / "b" / f"v1-{step}"  # noqa: E731
@@ -99,18 +102,24 @@ def test_strangers_and_guests_too_many_get_nothing(
 
 
 def test_sixty_hosts_that_join_at_once_read_few_whole_versions(
-    learner: Learner, broker: Broker, tmp_path: Path
+    learner: Learner, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What takes long is the broker's line, not a relay's: who reads after the first is done when all others are
+    monkeypatch.setattr("common.weights.store.READING_MS", 600_000)
+    monkeypatch.setattr("common.weights.store.RELAY_MS", 600_000)
     for _ in range(3):
         made = learner.carry()
     whole_reads: list[str] = []
+    done: list[Path] = []
+    deadline = time.monotonic() + 60.0
 
     class Counting(WeightStore):
         def chunk(self, incarnation: int, part: Part, number: int) -> bytes | None:
-            if part.base is None:
-                time.sleep(0.1)  # what takes long is the broker's line, not a relay's
-                if number == 0:
-                    whole_reads.append(self.consumer)
+            if part.base is None and number == 0:
+                whole_reads.append(self.consumer)
+                if len(whole_reads) > MOST_READERS:
+                    while len(done) < len(roots) - MOST_READERS and time.monotonic() < deadline:
+                        time.sleep(0.05)
             return super().chunk(incarnation, part, number)
 
     relays: list[Relay] = []
@@ -121,14 +130,15 @@ def test_sixty_hosts_that_join_at_once_read_few_whole_versions(
         path = fetched(store, root)
         relays.append(Relay("127.0.0.1", root, store.secret()))
         store.relay_at(relays[-1].address)
+        done.append(path)
         return path
 
     try:
         with ThreadPoolExecutor(len(roots)) as pool:
             paths = list(pool.map(join, roots))
         assert all(same(path, made) for path in paths)
-        # Another begins between the end of one's reading and its first word as a relay: a few more than MOST_READERS
-        assert len(whole_reads) <= len(roots) / 3, "the others had it from these, and from one another"
+        # Others begin between the end of one's reading and its first word as a relay: as many again at most
+        assert len(whole_reads) <= 2 * MOST_READERS, "the others had it from these, and from one another"
         assert sum(one.served > 0 for one in relays) >= MOST_READERS, "and not all from the same"
     finally:
         for one in relays:
@@ -145,7 +155,7 @@ def test_a_relay_that_gives_nonsense_is_not_believed(learner: Learner, broker: B
     try:
         store.relay_at(lying.address)
         assert same(fetched(store, tmp_path / "actor"), made), "from the broker, after all"
-        assert lying.served == 1
+        until(lambda: lying.served == 1, "the lie's end")
     finally:
         lying.close()
 

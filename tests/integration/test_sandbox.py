@@ -14,6 +14,7 @@ import pytest
 from common.errors import ChildFailed
 from common.tasks import generate
 from scorer.sandbox import Item
+from scorer.supervisor import Supervisor
 from tests.integration.verifying import TOWER, is_running, make, parent_of, started_by, statuses, user_ticks
 from tests.until import until
 
@@ -56,14 +57,15 @@ def test_statuses(sandbox, gold, completion, status, extracted):
 
 
 @pytest.mark.parametrize("answer", [TOWER, r"\boxed{\sum_{n=1}^{10^{12}} \frac{x}{n^{2}}}"])
-def test_an_endless_answer_times_out_and_its_neighbours_do_not(sandbox, answer):
+def test_an_endless_answer_times_out_and_its_neighbours_do_not(sandbox, answer, monkeypatch):
+    attempt, attempts = Supervisor._attempt, []
+    monkeypatch.setattr(Supervisor, "_attempt", lambda self, tasks: attempts.append(len(tasks)) or attempt(self, tasks))
     quick = self_made(12)
-    start = time.monotonic()
     assert statuses(sandbox, "2", *quick, answer, r"\boxed{2.5}") == [
         "wrong", "correct", *["wrong"] * 10, "timeout", "wrong",
     ]  # fmt: skip
-    # No third try, and no neighbour waits out a deadline of its own
-    assert time.monotonic() - start < 2 * sandbox.deadline_s + 8
+    # Its batch, the rest of that, itself once more: no neighbour waits out a deadline of its own
+    assert len(attempts) <= 3 + 3, "and as often again where the machine was busy"
 
 
 def test_a_child_may_take_only_so_much_memory(sandbox):
@@ -114,10 +116,10 @@ def test_a_child_killed_in_the_middle_is_not_the_answers_fault():
         until(lambda: user_ticks(pid) > before + 5)
         # When the child dies over one of them
         os.kill(pid, signal.SIGKILL)
-        thread.join(timeout=30)
+        thread.join(timeout=120)
         # Then every answer has the verdict that it has alone
         assert got == ["correct"] + ["unparsable"] * 3
-        assert sandbox.child_pids() != [pid]
+        assert statuses(sandbox, "1", r"\boxed{1.0}") == ["correct"] and sandbox.child_pids() != [pid]
 
 
 def self_made(count):
@@ -163,7 +165,7 @@ def test_several_threads_and_children_share_a_sandbox():
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=30)
+            thread.join(timeout=120)
         assert {gold: got.index("correct") + 1 for gold, got in results.items()} == {1: 1, 2: 2, 3: 3, 4: 4}
         assert len(sandbox.child_pids()) == 2
 
@@ -186,8 +188,8 @@ def test_close_ends_the_children_even_in_the_middle_of_an_answer():
     until(lambda: user_ticks(pid) > before + 10)
     start = time.monotonic()
     sandbox.close()
-    thread.join(timeout=10)
-    assert time.monotonic() - start < 10
+    thread.join(timeout=30)
+    assert time.monotonic() - start < sandbox.deadline_s / 2
     assert not is_running(pid)
     assert len(raised) == 1
     with pytest.raises(ChildFailed, match="closed"):
@@ -217,7 +219,7 @@ sandbox.verify([Item("1", r"{TOWER}")]) if {hangs} else sys.stdin.read()
     parent.kill()
     parent.communicate()
     # Then the child and its server are gone at once
-    until(lambda: not is_running(pid) and not is_running(server), "end", seconds=5)
+    until(lambda: not is_running(pid) and not is_running(server), "end", seconds=30)
 
 
 def test_a_server_at_its_imports_does_not_survive_either(tmp_path):
@@ -238,7 +240,7 @@ sys.stdin.read()
         until(lambda: user_ticks(server) > 200, "import", seconds=60)
         parent.kill()
         parent.communicate()
-        until(lambda: not is_running(server), "end", seconds=5)
+        until(lambda: not is_running(server), "end", seconds=30)
     finally:
         if is_running(server):
             os.kill(server, signal.SIGKILL)
@@ -269,7 +271,7 @@ for pair in ("z^2+3", "y"), ("2 km", "3 m"), ("3:2", "0.7"), ("y>2", "y<1"), ("x
     judge("{kind}", pair[0], Answer(pair[1], "exact"), {{}})
 print(sorted(set(sys.modules) - loaded))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
     assert done.stdout == "[]\n"
 
 

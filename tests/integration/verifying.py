@@ -32,8 +32,13 @@ def parent_of(pid: int) -> int:
 
 def started_by(pid: int) -> list[int]:
     """Children of a process, whichever of its threads started them; those that nobody has reaped are among them."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            found += map(int, (task / "children").read_text().split())
+        except OSError:  # that thread has ended meanwhile
+            continue
+    return found
 
 
 def user_ticks(pid: int) -> int:
