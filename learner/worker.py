@@ -221,6 +221,10 @@ class Learner:
         trained = self._step >= self._settings.run.steps
         if trained:
             self._waiting.on("the last evaluation", until="actors and scorers deliver: are they alive?")
+        if not self._publisher.settled:  # a round's tickets are for its step's policy, too
+            if trained:
+                self._stop.wait(BLOCK_MS / 1000)
+            return
         try:
             before = self._evaluation.newest
             self._evaluation.turn(self._step, BLOCK_MS if trained else 0)

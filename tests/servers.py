@@ -18,6 +18,8 @@ from tests.until import until
 NODES, SENTINELS = 3, 3
 SLOTS = 16384
 NAME = "hero"
+DOWN_AFTER_MS = 3000
+"""Longer than a busy machine keeps a server that lives from its turn."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,7 +37,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def settled(condition: Callable[[], object], what: str) -> None:
-    until(condition, what, seconds=30.0, passing=(redis.RedisError,))
+    until(condition, what, seconds=60.0, passing=(redis.RedisError,))
 
 
 class Servers:
@@ -84,7 +86,8 @@ class Watched:
         for port in watchers:
             file = folder / f"sentinel-{port}.conf"
             file.write_text(
-                f"sentinel monitor {NAME} 127.0.0.1 {self.ports[0]} 2\nsentinel down-after-milliseconds {NAME} 500\n"
+                f"sentinel monitor {NAME} 127.0.0.1 {self.ports[0]} 2\n"
+                f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
                 f"sentinel failover-timeout {NAME} 3000\n"
             )
             self.servers.start(port, str(file), "--sentinel")

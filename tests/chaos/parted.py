@@ -25,8 +25,8 @@ from tests.chaos.steps import Steps
 
 GOES_ON_S = READ_TIMEOUT_S + CONNECT_TIMEOUT_S + 5.0  # a reply that will not come, a connection, two busy cores
 LEAVES_S = 2 * GOES_ON_S  # a call that hangs, the leases, and the last word to the broker
-STARTING_S = 30.0  # imports of the learner, on two busy cores
-RECOVER_S = 120.0  # after the last fault: three steps and a sign of everybody, or the run is stuck
+STARTING_S = 120.0  # imports of the learner, on two busy cores
+RECOVER_S = 240.0  # after the last fault: three steps and a sign of everybody, or the run is stuck
 DRAIN_S = 60.0
 DELAY_S, LOSS = 0.2, 0.1
 GUEST_S = 10.0  # how long an actor or scorer that was taken for dead works beside its successor

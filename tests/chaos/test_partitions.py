@@ -43,19 +43,20 @@ def test_a_host_that_is_cut_off_or_vanishes_is_silent() -> None:
             network.cut(*way)
             assert b"timed out" in connect(first, second).communicate()[1], "nobody refuses it"
             network.heal(*way)
-        listening.settimeout(10)
+        listening.settimeout(60)
         process = connect(first, second)
         connection = listening.accept()[0]
-        connection.settimeout(1)
+        connection.settimeout(60)
         assert connection.recv(4) == b"here"
         network.vanish(first)
-        process.wait(10)
+        process.wait(60)
+        connection.settimeout(1)
         with pytest.raises(TimeoutError):
             connection.recv(1)  # neither an end nor a reset
     assert not any(first.namespace in name for name in os.listdir("/run/netns"))
 
 
-@pytest.mark.timeout(600)  # a minute on two quiet cores
+@pytest.mark.timeout(900)  # a minute on two quiet cores
 @pytest.mark.usefixtures("_network")
 def test_no_ticket_is_lost_or_trained_twice_across_partitions(tmp_path: Path) -> None:
     result = partitions(tmp_path, seed=10, minutes=0.6)

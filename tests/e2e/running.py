@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.until import until
+
 POLL_S = 0.1
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
 
@@ -111,7 +113,8 @@ class Hero:
     def steps(self) -> list[int]:
         """Steps in the metrics file, in the order in which they were written."""
         file = self.folder / "metrics.jsonl"
-        return [json.loads(line)["step"] for line in file.open()] if file.is_file() else []
+        lines = file.open() if file.is_file() else []
+        return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
 
     def told(self) -> str:
         """The last that anybody said."""
@@ -158,6 +161,11 @@ def below(pid: int) -> list[Process]:
         found += level
         parents = {p.pid for p in level}
     return found
+
+
+def all_gone(known: list[Process], seconds: float = 60.0) -> None:
+    """Waits until they are: who was killed with its parent ends a moment after it."""
+    until(lambda: not still_alive(known), f"end of {[p.command[:80] for p in still_alive(known)]}", seconds)
 
 
 def still_alive(known: list[Process]) -> list[Process]:

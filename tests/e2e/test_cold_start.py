@@ -9,6 +9,8 @@ import pytest
 
 from tests import tiny_models
 
+pytestmark = pytest.mark.timeout(900)
+
 FAMILIES = "[data.families]\nchain_sum = { min_terms = 2, max_terms = 2, min_digits = 1, max_digits = 1 }\n"
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests import tiny_models
-from tests.e2e.running import ENVIRONMENT, POLL_S, below, still_alive
+from tests.e2e.running import ENVIRONMENT, POLL_S, all_gone, below
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 SAMPLES, MAX_TOKENS, CONTEXT = 2, 12, 112
 FAMILIES = '{"chain_sum": {"min_terms": 2, "max_terms": 2}}'
@@ -61,8 +61,9 @@ def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     children = below(process.pid)
     process.send_signal(signal.SIGTERM)
     # Then it leaves with what is finished, and no process stays
-    assert process.wait(60) == 130, said.read_text()
-    assert not second.exists() and still_alive(children) == []
+    assert process.wait(120) == 130, said.read_text()
+    all_gone(children)
+    assert not second.exists()
     assert "the same command goes on there" in said.read_text()
     kept = first.stat().st_mtime_ns
     # When the same command is given again
@@ -96,10 +97,10 @@ def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
         )
     # When it is given once more, nothing is sampled
     before = {path: path.stat().st_mtime_ns for path in (out / "rows").rglob("*.jsonl")}
-    assert started(tmp_path, *arguments).wait(60) == 0
+    assert started(tmp_path, *arguments).wait(180) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "rows").rglob("*.jsonl")} == before
     # And under other settings the results are not mixed
-    assert started(tmp_path, *arguments, "--eval.temperature", 0.5).wait(60) == 5
+    assert started(tmp_path, *arguments, "--eval.temperature", 0.5).wait(180) == 5
     assert "temperature 0.8 is now 0.5" in " ".join(said.read_text().split())
 
 

@@ -24,7 +24,7 @@ env -u REDIS_URL sh -c "$*"
 """As the real one: words joined by spaces, for a shell that has none of this side's environment."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     ssh = tmp_path / "bin" / "ssh"
@@ -47,21 +47,21 @@ def test_a_run_is_started_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None
 
     running = started()
     try:
-        until(lambda: steps() >= 3 or running.poll() is not None, "three steps", seconds=150)
+        until(lambda: steps() >= 3 or running.poll() is not None, "three steps", seconds=300)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(90) == 130, (tmp_path / "output").read_text()
-        assert not here(tmp_path), "nobody is left"
+        assert running.wait(180) == 130, (tmp_path / "output").read_text()
+        until(lambda: not here(tmp_path), "end of all: nobody is left")
         # When it is started again, to end soon
         before = steps()
         running = started(HERO_RUN__STEPS=str(before + 2))
-        assert running.wait(150) == 0, (tmp_path / "output").read_text()
+        assert running.wait(300) == 0, (tmp_path / "output").read_text()
+        until(lambda: not here(tmp_path), "end of all: nobody is left")
     finally:
         for pid in here(tmp_path):
             os.kill(pid, signal.SIGKILL)
     assert (tmp_path / "hosts").read_text().split().count("gpu1") == 2
     books = [json.loads(line) for line in (tmp_path / "output").read_text().splitlines() if '"finished"' in line]
     assert books[-1]["step"] == before + 2 and books[-1]["dead_lettered"] == 0
-    assert not here(tmp_path)
 
 
 def here(folder: Path) -> list[int]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.cores import current, divide
-from tests.e2e.running import POLL_S, Hero, Process, below, prepare, still_alive
+from tests.e2e.running import Hero, Process, all_gone, below, prepare, still_alive
 
 pytestmark = pytest.mark.timeout(900)  # about a minute on two quiet cores
 
@@ -51,19 +50,23 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     victims = [workers(hero, "actor")[0], workers(hero, "scorer")[0]]
     for victim in victims:
         os.kill(victim.pid, signal.SIGKILL)
-    hero.until(lambda: not still_alive(victims), 10, "death of the victims")
+    all_gone(victims)
     hero.until(lambda: len(workers(hero, "actor")) == 1 and len(workers(hero, "scorer")) == 2, 60, "restart")
     hero.until(steps_after(hero, len(hero.steps()), 8), 300, "step after the restart")
     if apart := divide(sorted(current()), actors=1, actor_threads=1, learner_threads=1):
         for process in below(hero.process.pid):
             own = "deploy.cli actor" in process.command
-            assert os.sched_getaffinity(process.pid) == (apart.actors[0] if own else apart.others), process
+            try:
+                cores = os.sched_getaffinity(process.pid)
+            except ProcessLookupError:  # a verifier's child that was replaced meanwhile
+                continue
+            assert cores == (apart.actors[0] if own else apart.others), process
 
     # When the learner and the server are killed, these are too
     for name in ("deploy.cli learner", "server unixsocket:"):
         [victim] = [p for p in below(hero.process.pid) if name in p.command]
         os.kill(victim.pid, signal.SIGKILL)
-        hero.until(lambda victim=victim: not still_alive([victim]), 10, "death")  # type: ignore[misc]
+        all_gone([victim])
         hero.until(lambda name=name: any(name in p.command for p in below(hero.process.pid)), 60, "restart")  # type: ignore[misc]
         hero.until(steps_after(hero, len(hero.steps()), 8), 300, "step after the restart")
 
@@ -71,7 +74,7 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     everyone = below(hero.process.pid)
     hero.process.send_signal(signal.SIGTERM)
     assert hero.wait(300) == 0, hero.told()
-    assert still_alive(everyone) == []
+    all_gone(everyone)
     assert "the same command resumes" in hero.output.read_text()
     stopped_at = hero.steps()[-1]
 
@@ -79,17 +82,15 @@ def test_killed_stopped_orphaned_and_finished(start: Callable[..., Hero]) -> Non
     before = len(hero.steps())
     hero = start(*FOREVER)
     hero.until(lambda: hero.steps()[-1] > stopped_at + 2, 300, "step after the resume")
-    assert hero.steps()[before:] == list(range(stopped_at + 1, hero.steps()[-1] + 1))
+    steps = hero.steps()
+    assert steps[before:] == list(range(stopped_at + 1, steps[-1] + 1))
 
     # When `hero up` itself is killed, everybody else dies with it
     everyone = below(hero.process.pid)
     assert len(everyone) >= 5, "server, learner, actor, two scorers and their children"
     hero.process.kill()
     hero.process.wait()
-    deadline = time.monotonic() + 10
-    while orphans := still_alive(everyone):
-        assert time.monotonic() < deadline, f"left behind: {orphans}"
-        time.sleep(POLL_S)
+    all_gone(everyone)
 
     # Then the run still comes to its end, from its last checkpoint, with balanced books
     last = hero.steps()[-1] + 2
@@ -121,7 +122,7 @@ def test_a_killed_rank_takes_the_others_along_and_all_come_back(start: Callable[
     everyone = below(hero.process.pid)
     hero.process.send_signal(signal.SIGTERM)
     assert hero.wait(300) == 0, hero.told()
-    assert still_alive(everyone) == []
+    all_gone(everyone)
 
 
 def test_a_stop_before_the_first_step_is_a_stop(start: Callable[..., Hero], tmp_path: Path) -> None:
@@ -137,5 +138,6 @@ def test_a_stop_during_the_evaluation_does_not_wait_for_its_end(start: Callable[
         lambda: [p for p in below(hero.process.pid) if "deploy.evaluation.sample" in p.command], 120, "evaluation"
     )
     hero.process.send_signal(signal.SIGTERM)
-    assert hero.wait(20) == 0, hero.told()
-    assert still_alive(evaluations) == [] and not (hero.folder / "eval" / "eval.json").exists()
+    assert hero.wait(60) == 0, hero.told()
+    all_gone(evaluations)
+    assert not (hero.folder / "eval" / "eval.json").exists()

@@ -14,6 +14,7 @@ from common import config
 from scorer.hero import difficulty_weight, stratified_rewards
 from scorer.rewards import settle
 from tests.e2e.running import Hero, prepare, processes
+from tests.until import until
 
 pytestmark = pytest.mark.timeout(900)  # about a minute on two quiet cores
 
@@ -126,7 +127,7 @@ def test_the_bad_line_is_named_and_training_went_on(finished: Hero) -> None:
 
 
 def test_no_process_is_left(finished: Hero) -> None:
-    assert [p for p in processes() if str(finished.folder) in p.command] == []
+    until(lambda: not [p for p in processes() if str(finished.folder) in p.command], "end of all")
 
 
 @pytest.mark.parametrize(

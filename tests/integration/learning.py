@@ -147,8 +147,9 @@ class Bench:
 
 
 def finish(learner: Learner) -> dict[str, int]:
-    """Runs to the end; the audited books."""
+    """Runs to the end, its last policy announced; the audited books."""
     learner.start()
     learner.loop()
     learner.finish()
+    learner._publisher.settle()
     return learner._ledger.audit()

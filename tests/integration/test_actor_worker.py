@@ -21,6 +21,8 @@ from tests.make import policy, ticket
 from tests.until import until
 
 CLAIM_AFTER_MS = 500
+LONG_MS = 60_000
+"""A lease that does not run out, and no look for others' meanwhile, however busy the machine is."""
 POISON = 63
 
 
@@ -39,14 +41,14 @@ class Dies(FastEngine):
 
 
 @pytest.fixture
-def actor_of(broker: Broker) -> Iterator[Callable[[], Actor]]:
+def actor_of(broker: Broker) -> Iterator[Callable[..., Actor]]:
     """Actors of one run that follow a policy which loads at once."""
-    settings = Sections.model_validate(
-        {"broker": {"claim_after_ms": CLAIM_AFTER_MS}, "actor": {"groups_in_flight": 4, "weights_from": "folder"}}
-    )
     made: list[Actor] = []
 
-    def actor_of() -> Actor:
+    def actor_of(claim_after_ms: int = CLAIM_AFTER_MS) -> Actor:
+        settings = Sections.model_validate(
+            {"broker": {"claim_after_ms": claim_after_ms}, "actor": {"groups_in_flight": 4, "weights_from": "folder"}}
+        )
         own = Broker(broker.url, broker.run, "actor")
         made.append(Actor(settings, own, cast(Engine, Dies(64)), threading.Event()))
         made[-1]._follower.policy = policy(1, 0)
@@ -64,7 +66,7 @@ def issue(broker: Broker, count: int, poison: int = -1, **changes: Any) -> None:
 
 
 def works(actor: Actor, done: Callable[[], bool]) -> None:
-    until(lambda: actor._take_tickets() or actor._sample() or done(), "rollouts", seconds=20)
+    until(lambda: actor._take_tickets() or actor._sample() or done(), "rollouts")
 
 
 def rollouts(broker: Broker, lane: Lane = "train") -> set[int]:
@@ -90,12 +92,11 @@ def test_a_ticket_that_ends_engines_takes_no_other_along(broker: Broker, actor_o
 
 def test_what_an_actor_does_not_finish_it_hands_back(broker: Broker, actor_of: Callable[[], Actor]) -> None:
     issue(broker, 3)
-    actor = actor_of()
+    actor = actor_of(LONG_MS)
     until(lambda: actor._take_tickets() or len(actor._groups) == 3, "tickets")
-    time.sleep(0.05)
-    assert broker.claim("tickets", CLAIM_AFTER_MS, 3) == [], "its leases live"
+    assert broker.claim("tickets", LONG_MS, 3) == [], "its leases live"
     actor.close()
-    assert [d.deliveries for d in broker.claim("tickets", CLAIM_AFTER_MS, 3)] == [1, 1, 1]
+    assert [d.deliveries for d in broker.claim("tickets", LONG_MS, 3)] == [1, 1, 1]
 
 
 def test_an_outage_that_outlasts_the_leases_is_no_failure_of_what_is_sampled(
@@ -131,7 +132,7 @@ def slots(actor: Actor) -> tuple[int, int]:
 def test_training_waits_for_one_slot_of_evaluation_and_no_more(broker: Broker, actor_of: Callable[[], Actor]) -> None:
     # Given an actor without tickets of training, all of whose slots are evaluation's
     issue(broker, 6, lane="eval")
-    actor = actor_of()
+    actor = actor_of(LONG_MS)
     until(lambda: actor._take_tickets() or slots(actor) == (0, 4), "tickets of evaluation")
     oldest = actor._groups.of("eval")[0]
     # When two of training come, then they are taken at once, in the place of the youngest two
@@ -145,7 +146,7 @@ def test_training_waits_for_one_slot_of_evaluation_and_no_more(broker: Broker, a
     assert slots(actor) == (3, 1) and actor._groups.of("eval") == [oldest]
     # What was handed back is at once free for others, and did not fail
     other = Broker(broker.url, broker.run, "other")
-    taken = other.claim("eval:tickets", CLAIM_AFTER_MS, 3)
+    taken = other.claim("eval:tickets", LONG_MS, 3)
     assert sorted((d.ticket.id, d.deliveries) for d in taken) == [(1, 1), (2, 1), (3, 1)]
     assert len(actor._engine._running) == 4 * 2, "and the engine samples it no longer"  # type: ignore[attr-defined]
 

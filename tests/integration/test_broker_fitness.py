@@ -134,7 +134,7 @@ def test_a_full_server_is_back_pressure_and_work_goes_on_when_there_is_room(brok
     finally:
         broker._redis.config_set("maxmemory", "256mb")
     # And it goes on by itself when there is room
-    worker.join(10)
+    worker.join(60)
     assert handed_over == [True]
     assert len(broker.read("rollouts", 1, 100)) == 1
 
@@ -151,7 +151,7 @@ def test_a_learner_that_issues_waits_for_a_server_that_comes_back(tmp_path: Path
     learner.join(0.3)
     assert learner.is_alive() and issued == []
     with LocalServer(tmp_path, 64, append_only=True):
-        learner.join(10)
+        learner.join(60)
     assert issued == [True]
 
 
@@ -174,7 +174,7 @@ def test_a_server_whose_disk_is_full_is_waited_for(small_disk: SmallDisk, run_id
         assert learner.is_alive() and issued == []
         # And goes on when there is
         small_disk.free()
-        learner.join(10)
+        learner.join(60)
         assert issued == [True]
 
 
@@ -201,7 +201,7 @@ def test_a_silent_server_delays_a_stop_by_one_read(scheme: str, monkeypatch: pyt
         assert worker.is_alive()
         # When it is told to stop
         stop.set()
-        worker.join(4)
+        worker.join(30)
         # Then it does not try on for minutes
         assert not worker.is_alive() and "no broker answers" in str(ended[0])
 
@@ -234,7 +234,7 @@ def test_a_wait_for_room_is_told_and_ends_when_the_worker_is_told_to_stop(
         assert state["waits_for"] == "room in the broker: hand_over" and 0 < state["waits_s"] < 60
         assert "checkpointed and trimmed" in state["waits_until"] and state["role"] == "starting"
         stop.set()
-        worker.join(10)
+        worker.join(60)
     finally:
         broker._redis.config_set("maxmemory", "256mb")
     assert not worker.is_alive() and isinstance(ended[0], BrokerFull)
@@ -244,6 +244,7 @@ def test_a_connection_that_is_cut_does_not_end_a_drain(
     broker: Broker, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a worker that was told to stop and has a result left
+    monkeypatch.setattr(connection.Connection, "patience_s", 60.0)
     proxy = Proxy(tmp_path / "p", server.socket)
     stop = threading.Event()
     draining = Broker(proxy.url, broker.run, "test", stop=stop)

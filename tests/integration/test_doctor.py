@@ -15,7 +15,7 @@ import pytest
 import redis
 from transformers import AutoTokenizer
 
-from common import address, examiner
+from common import examiner
 from common.server import LocalServer
 from common.settings import Sections
 from common.streams import Broker
@@ -212,7 +212,7 @@ def test_clocks_that_differ(doctor: Doctor, kept: LocalServer, monkeypatch: pyte
     code, found = doctor("broker", "--broker.url", kept.url)
     [skew] = found["broker.clock"]
     assert code == 0 and skew["level"] == "warning" and "NTP" in skew["remedy"]
-    assert 85 < float(skew["found"].split(" s ahead of")[0]) < 95
+    assert 60 < float(skew["found"].split(" s ahead of")[0]) < 120
 
 
 def test_nobody_answers(doctor: Doctor, tmp_path: Path) -> None:
@@ -293,9 +293,7 @@ def test_a_run_that_its_users_do_not_reach(guarded: Guarded, doctor: Doctor) -> 
     guarded.admin.acl_log_reset()
 
 
-def test_who_comes_the_wrong_way(guarded: Guarded, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    for timeout in ("READ_TIMEOUT_S", "CONNECT_TIMEOUT_S"):
-        monkeypatch.setattr(address, timeout, 0.5)
+def test_who_comes_the_wrong_way(guarded: Guarded, doctor: Doctor) -> None:
     right = guarded.addresses["actor"]
     bare, _, _ = right.partition("?")
     _, password = re.findall(r"//(.*):(.*)@", right)[0]

@@ -49,7 +49,7 @@ def test_every_problem_is_in_its_round_once_whoever_is_killed(cluster: Cluster, 
         # Then rounds come to their end
         until(lambda done=done: len(rounds(tmp_path)) > done, f"round without {name}", SECONDS)
     names = ["scorer-0", "actor-0", "learner"]
-    assert cluster.drain(names[:2], 60) + cluster.drain(names[2:], 60) == [(name, 0) for name in names]
+    assert cluster.drain(names[:2], 120) + cluster.drain(names[2:], 120) == [(name, 0) for name in names]
     observer.end()
     # And each has every problem once, by its line, the books and the streams
     settings = tmp_path / "soak.toml"

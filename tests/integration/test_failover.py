@@ -105,7 +105,7 @@ def test_a_server_that_has_become_a_replica_is_waited_for(server: LocalServer, b
         assert learner.is_alive()
     finally:
         broker._redis.replicaof("NO", "ONE")
-    learner.join(10)
+    learner.join(60)
     assert incarnation == [1]
 
 

@@ -49,8 +49,8 @@ done < "$STEPS/steps"
     "scancel": 'echo "$1 $2" >> "$STEPS/cancelled"; kill -TERM "${2#7.}"',
 }
 WORKER = """
-echo "$REDIS_URL $*" >> "$STEPS/commands"
 trap 'exit 0' TERM
+echo "$REDIS_URL $*" >> "$STEPS/commands"
 while :; do sleep 0.05; done
 """
 TORCHRUN = """
@@ -86,7 +86,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         yield folder, (folder / "url").read_text().strip()
     finally:
         server.terminate()
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0
 
 
 def test_a_broker_with_a_password_that_evicts_nothing(served: tuple[Path, str]) -> None:

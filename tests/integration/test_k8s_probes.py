@@ -28,4 +28,4 @@ def test_probes_and_scrapes_ask_what_is_answered(broker: Broker) -> None:
                 paths |= set(re.findall(r"http://127\.0\.0\.1:\d+(/\w*)", probe["exec"]["command"][-1]))
     assert len(paths) == 3
     for path in paths:
-        assert httpx.get(f"{vitals.address}{path}").status_code != 404, path
+        assert httpx.get(f"{vitals.address}{path}", timeout=60).status_code != 404, path

@@ -181,11 +181,9 @@ def test_a_learner_that_stops_consuming_stops_generation(bench: Bench) -> None:
     bound = capacity(GROUPS, max_staleness=1)
     for _ in range(5):
         learner._issue()
-        time.sleep(0.1)
     until(lambda: bench.broker.backlog()["scored"]["lag"] == bound, "all that may be sampled")
     learner._issue()
-    time.sleep(0.3)
-    assert sum(player.seen.values()) == bound
+    assert len(bench.broker.open_tickets()) == sum(player.seen.values()) == bound
 
 
 def test_hard_prompts_come_more_often_and_a_crash_changes_none(bench: Bench) -> None:
@@ -452,7 +450,7 @@ def test_a_second_learner_fences_the_first(bench: Bench) -> None:
     second = bench.learner(steps=4)
     second.start()
     # Then the first ends by itself, although nothing has come that it could train on
-    waiting.join(20)
+    waiting.join(60)
     first._stop.set()
     assert ended and "a newer learner has taken over" in str(ended[0])
     # And the second, which has its tickets, comes to the end
@@ -561,6 +559,12 @@ def test_a_stop_while_the_weights_folder_is_full_keeps_the_step(bench: Bench, mo
     assert [line["step"] for line in bench.lines()] == [1, 2, 3, 4], "no step was lost or repeated"
 
 
+def beat(broker: Broker) -> dict[str, Any]:
+    """The learner's heartbeat."""
+    [found] = [state for state in broker.processes().values() if state["role"] == "learner"]
+    return found
+
+
 def test_training_waits_for_a_full_disk_and_goes_on(
     bench: Bench, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,26 +573,36 @@ def test_training_waits_for_a_full_disk_and_goes_on(
     bench.folder = small_disk.folder / "run"
     bench.play()
     learner = bench.learner(steps=7)
+    train, trained, full = learner._train, threading.Event(), threading.Event()
+
+    def training() -> None:
+        if learner._step == 3:
+            trained.set()
+            assert full.wait(60)
+        train()
+
+    learner._train = training  # type: ignore[method-assign]
     running = threading.Thread(target=learner.loop)
     learner.start()
     with structlog.testing.capture_logs() as logs:
         running.start()
-        until(lambda: learner._step >= 3, "three steps")
+        assert trained.wait(120)
         # When the disk is full
         small_disk.fill()
+        full.set()
         until(lambda: learner._waiting.state["waits_for"] == "room on the disk", "the learner that waits")
         good = checkpoint.latest(bench.folder / "checkpoints")
         stands = learner._step
-        time.sleep(0.5)
         # Then training stands, says so, to others too, and the last good checkpoint is still there
+        until(lambda: beat(bench.broker)["waits_for"] == "room on the disk", "word of it")
+        said = beat(bench.broker)["waits_s"]
+        until(lambda: (beat(bench.broker)["waits_s"] or 0.0) > said + 0.5, "further tries")
         assert learner._step <= stands + 1 and running.is_alive()
         assert checkpoint.latest(bench.folder / "checkpoints") == good
         assert good is not None and good.step >= 2
-        [beat] = [b for b in bench.broker.processes().values() if b["role"] == "learner"]
-        assert beat["waits_for"] == "room on the disk"
         # And goes on by itself when there is room: no ticket is lost, and no line
         small_disk.free()
-        running.join(60)
+        running.join(120)
     learner.finish()
     assert learner._ledger.audit() == {
         "issued": 14 + learner._ledger.drops["stale"], "trained": 14, "in_flight": 0,
@@ -616,7 +630,7 @@ def test_a_learner_that_starts_on_a_full_broker_makes_room(bench: Bench) -> None
         second = threading.Thread(target=lambda: finish(bench.learner(steps=9)), daemon=True)
         second.start()
         # Then it trains on them, checkpoints, and frees what they took
-        until(lambda: bench.broker.open_tickets() == {}, "closed tickets", seconds=30)
+        until(lambda: bench.broker.open_tickets() == {}, "closed tickets", seconds=120)
         freed = {"length": 1, "lag": 0, "pending": 0}  # the last one, as ever
         until(lambda: bench.broker.backlog()["scored"] == freed, "freed entries")
     finally:

@@ -38,7 +38,7 @@ return told
 
 def samples(address: str) -> dict[tuple[str, str], float]:
     """By name and stream, or stage."""
-    families = text_string_to_metric_families(httpx.get(address, timeout=10).text)
+    families = text_string_to_metric_families(httpx.get(address, timeout=60).text)
     found = (sample for family in families for sample in family.samples)
     return {
         (s.name, s.labels.get("stream") or s.labels.get("key") or s.labels.get("stage", "")): s.value for s in found
@@ -64,7 +64,7 @@ def exporter(broker: Broker, tmp_path: Path) -> Iterator[str]:
         return samples(address)["redis_up", ""] == 1
 
     try:
-        until(up, "exporter", seconds=30, passing=(httpx.TransportError,))
+        until(up, "exporter", seconds=60, passing=(httpx.TransportError,))
         yield address
     finally:
         process.kill()

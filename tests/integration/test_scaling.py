@@ -80,15 +80,15 @@ def test_who_is_retired_hands_back_leaves_and_stays_away(broker: Broker, tmp_pat
         children.start(name, ["scorer", str(tmp_path / "settings.json"), "--run.id", broker.run], 1)
     try:
         broker.check()
-        until(lambda: len(broker.processes()) == 2, "two scorers", seconds=90)
+        until(lambda: len(broker.processes()) == 2, "two scorers", seconds=180)
         pids = children.pids()
         # When one is retired
         children.retire("scorer-1")
-        until(lambda: children.restart_dead(lambda: False) or not children._retired, "its end", seconds=30)
+        until(lambda: children.restart_dead(lambda: False) or not children._retired, "its end", seconds=60)
         # Then it has drained, and is not started again; the other one works on
         assert children.pids() == {"scorer-0": pids["scorer-0"]}
         assert [c["name"] for c in broker.consumers() if c["name"].split("-")[-2] == str(pids["scorer-1"])] == []
         rollouts(broker, 1)
-        until(lambda: broker.backlog()["scored"]["length"] == 1, "scored group", seconds=30)
+        until(lambda: broker.backlog()["scored"]["length"] == 1, "scored group", seconds=60)
     finally:
         children.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -317,11 +316,11 @@ def test_processes_that_are_gone_are_forgotten_when_nothing_is_left_of_them(brok
     for worker in (holding, idle):
         worker.read("tickets", 1, 1)
         worker.heartbeat({"role": "actor"})
-    time.sleep(1.1)
+    until(lambda: min(state["heard_s"] for state in broker.processes().values()) > 7, "silence")
     living.read("tickets", 1, 1)
     living.heartbeat({"role": "actor"})
     # When the learner looks
-    broker.forget(1.0)
+    broker.forget(6.0)
     # Then only what holds nothing is gone
     names = {c["name"] for c in broker.consumers()}
     assert holding.consumer in names and idle.consumer not in names
@@ -329,7 +328,7 @@ def test_processes_that_are_gone_are_forgotten_when_nothing_is_left_of_them(brok
     # And the other one when its ticket was taken over; the living one works on
     [taken] = living.claim("tickets", 0, 5)
     assert taken.entry == held.entry
-    broker.forget(1.0)
+    broker.forget(6.0)
     assert {c["name"] for c in broker.consumers()} == {living.consumer}
     assert living.hand_over(taken, rollout(taken.ticket))
 

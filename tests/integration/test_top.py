@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,7 +52,7 @@ def url(folder: Path) -> Iterator[str]:
         cluster = Cluster(settings, server.url, RUN, folder / "logs", actors=1, scorers=1, real=False)
         steps = Steps(folder / "run" / "metrics.jsonl")
         try:
-            until(lambda: steps.look() >= 4, "fourth step", seconds=90)
+            until(lambda: steps.look() >= 4, "fourth step", seconds=240)
             yield server.url
         finally:
             cluster.close()
@@ -70,19 +71,26 @@ def test_once_shows_the_run(url: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_json_has_what_there_is(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["top", "--run", RUN, "--url", url, "--json"]) == 0
-    seen = json.loads(capsys.readouterr().out)
+    seen: dict[str, Any] = {}
+
+    def look() -> bool:
+        """Whether the run did something meanwhile, and had something to do: its processes may stand for seconds."""
+        assert cli.main(["top", "--run", RUN, "--url", url, "--json"]) == 0
+        seen.update(json.loads(capsys.readouterr().out))
+        waits = {one["stage"]: one["oldest_s"] for one in seen["streams"]}
+        return any(one["rate"] for one in seen["processes"]) and waits["tickets"] is not None
+
+    until(look, "a run that goes on")
     assert seen["run"] == RUN and not seen["over"] and seen["dead_letters"] == 0
     assert {one["role"] for one in seen["processes"]} == {"learner", "actor", "scorer"}
     assert all(one["rate"] is None or one["rate"] >= 0 for one in seen["processes"])
-    assert any(one["rate"] for one in seen["processes"])
     numbers = [step["step"] for step in seen["steps"]]
     assert len(numbers) >= 4 and numbers == sorted(set(numbers))
     assert seen["books"]["issued"] == sum(
         seen["books"][name] for name in ("trained", "dropped", "dead_lettered", "in_flight")
     )
     ages = {one["stage"]: one["oldest_s"] for one in seen["streams"]}
-    assert ages["tickets"] is not None and 0 <= ages["tickets"] < 60
+    assert 0 <= ages["tickets"] < 60
 
 
 @pytest.mark.parametrize(
@@ -91,9 +99,13 @@ def test_json_has_what_there_is(url: str, capsys: pytest.CaptureFixture[str]) ->
 def test_its_processes_answer_http(url: str, folder: Path, name: str, counts: str) -> None:
     [address] = re.findall(r"http://127\.0\.0\.1:\d+", next((folder / "logs").glob(f"{name}*")).read_text())
     for probe in ("livez", "readyz"):
-        assert httpx.get(f"{address}/{probe}").text == "ok\n"
-    [value] = re.findall(rf"^{counts} (.*)$", httpx.get(f"{address}/metrics").text, re.M)
-    assert float(value) >= 4
+        assert httpx.get(f"{address}/{probe}", timeout=60).text == "ok\n"
+
+    def counted() -> float:
+        [value] = re.findall(rf"^{counts} (.*)$", httpx.get(f"{address}/metrics", timeout=60).text, re.M)
+        return float(value)
+
+    until(lambda: counted() >= 4, "a heartbeat since the fourth step")
 
 
 def test_keys_leaf_through_the_latest_groups(url: str) -> None:
@@ -105,7 +117,7 @@ def test_keys_leaf_through_the_latest_groups(url: str) -> None:
             async def after(key: str, words: str) -> None:
                 if key:
                     await pilot.press(key)
-                for _ in range(100):
+                for _ in range(600):
                     if words in (text := text_of(app)):
                         return seen.append(text)
                     await pilot.pause(0.1)
@@ -130,7 +142,7 @@ def test_a_broker_that_goes_away_is_said_to_and_comes_back() -> None:
         app = Top(broker, 0.1, BARS)
 
         async def sees(words: str) -> None:
-            for _ in range(200):
+            for _ in range(600):
                 if words in (text := " ".join(text_of(app).split())):
                     return
                 await pilot.pause(0.1)

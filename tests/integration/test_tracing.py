@@ -88,7 +88,7 @@ def run_with_children(bench: Bench, folder: Path, steps: int) -> dict[str, int]:
     children = Children(bench, learner._settings, folder)
     try:
         learner.start()
-        until(lambda: learner._step == steps or one_turn(learner), f"step {steps}", seconds=120)
+        until(lambda: learner._step == steps or one_turn(learner), f"step {steps}", seconds=200)
         learner.finish()
         learner._spans.close(over=True)
         children.leave()

@@ -115,7 +115,7 @@ def test_scorers_change_over_while_a_run_trains(broker: Broker, model: Path, tmp
 
         def change_over(self) -> None:
             new = scorer("deploy.cli")
-            until(lambda: any(f"-{new.pid}-" in name for name in broker.processes()), "the new scorer", seconds=90)
+            until(lambda: any(f"-{new.pid}-" in name for name in broker.processes()), "the new scorer", seconds=180)
             old.send_signal(signal.SIGTERM)
             assert old.wait(60) == 0
 
