@@ -94,7 +94,7 @@ def test_the_rank_that_ended_all_is_blamed(
     logs: Path, monkeypatch: pytest.MonkeyPatch, codes: list[str], blamed: int, code: int
 ) -> None:
     # One that hangs all the same is killed; one that only begins late is not
-    monkeypatch.setattr(processes, "END_S", 0.5 if any("sleep" in code for code in codes) else 600.0)
+    monkeypatch.setattr(processes, "END_S", 0.5 if any("sleep(600)" in code for code in codes) else 600.0)
     job = ranks(logs, *codes)
     until(lambda: job.poll() is not None, "end of all ranks")
     assert (job.blame(), job.poll()) == (blamed, code)
