@@ -43,23 +43,22 @@ def stop_on_signals(drain_s: float | None = None, stop: threading.Event | None =
     `drain_s` seconds."""
     stop = stop or threading.Event()
 
-    def late() -> None:
-        os.write(2, f"not drained within {drain_s:g} s: left at once\n".encode())
-        os._exit(LEFT_AT_ONCE)
-
     asked = False
+
+    def drain() -> None:
+        stop.set()
+        if drain_s is not None:
+            time.sleep(drain_s)
+            os.write(2, f"not drained within {drain_s:g} s: left at once\n".encode())
+            os._exit(LEFT_AT_ONCE)
 
     def on_signal(signum: int, _: FrameType | None) -> None:
         nonlocal asked
         if asked or stop.is_set():
             os._exit(LEFT_AT_ONCE)
         asked = True
-        # From another thread: this one may be in the middle of `stop.wait`, and hold the lock that `set` takes
-        _thread.start_new_thread(stop.set, ())
-        if drain_s is not None:
-            deadline = threading.Timer(drain_s, late)
-            deadline.daemon = True
-            deadline.start()
+        # In another thread: this one may be in the middle of `stop.wait`, and hold the lock that `set` takes.
+        _thread.start_new_thread(drain, ())
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
