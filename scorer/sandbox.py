@@ -111,10 +111,6 @@ class Sandbox:
                 reasons[place] = verdict.extracted
         return reasons
 
-    def check_gold(self, gold: str) -> str | None:
-        """`check_golds` of one."""
-        return self.check_golds([gold])[0]
-
     def close(self) -> None:
         """Kills the children, also in the middle of an answer; a `verify` that waits raises ChildFailed."""
         self._closed = True

@@ -86,7 +86,7 @@ Measured = tuple[int, float, float]
 
 
 def _sandboxed(sandbox: Sandbox, items: Sequence[Item]) -> Measured:
-    sandbox.check_gold("1")  # the child is up
+    sandbox.check_golds(["1"])  # the child is up
     (pid,) = sandbox.child_pids()
     cpu, wall = time.process_time() + cpu_seconds(pid), time.perf_counter()
     verdicts = sandbox.verify(items)

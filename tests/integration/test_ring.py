@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,9 +96,6 @@ def a_ring(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     made = Ring(broker, tmp_path)
     yield made
     made.close()
-
-
-Sent = Callable[..., Policy]
 
 
 def test_actors_come_and_go(a_ring: Ring) -> None:

@@ -285,7 +285,7 @@ def test_gold_answers_are_checked_and_cannot_hang(sandbox):
     assert "'???'" in reasons[5]
     assert "more than 1 s" in reasons[6]
     assert "5000 characters" in reasons[7]
-    assert sandbox.check_gold("42") is None
+    assert sandbox.check_golds(["42"]) == [None]
 
 
 def test_reasoning_gyms_own_scorer():
