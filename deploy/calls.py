@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,19 @@ from common import logs
 
 if TYPE_CHECKING:
     from common.settings import Sections
+
+Call = Callable[[argparse.Namespace, list[str]], int]
+"""Of arguments and settings' flags; returns the exit code."""
+
+
+def at(place: str) -> Call:
+    """The function there: `at("deploy.queue:run")`."""
+
+    def run(arguments: argparse.Namespace, flags: list[str]) -> int:
+        code: int = pkgutil.resolve_name(place)(arguments, flags)
+        return code
+
+    return run
 
 
 def _settings(arguments: argparse.Namespace, flags: list[str]) -> Sections:
@@ -25,7 +39,7 @@ def up(arguments: argparse.Namespace, flags: list[str]) -> int:
     return up.dry_run(settings) if arguments.dry_run else up.run(settings)
 
 
-def worker(role: str) -> Callable[[argparse.Namespace, list[str]], int]:
+def worker(role: str) -> Call:
     def run(arguments: argparse.Namespace, flags: list[str]) -> int:
         from common import tracing
         from common.server import needed_url
@@ -66,57 +80,3 @@ def rm(arguments: argparse.Namespace, flags: list[str]) -> int:
     from deploy.train_rm import rm
 
     return rm(_settings(arguments, flags))
-
-
-def eval(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.evaluation.command import command
-
-    return command(arguments, flags)
-
-
-def score(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.score import score
-
-    return score(arguments, flags)
-
-
-def compare(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.rescore import compare
-
-    return compare(arguments, flags)
-
-
-def report(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.report import command
-
-    return command.run(arguments, flags)
-
-
-def shadow(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import shadow
-
-    return shadow.run(arguments, flags)
-
-
-def queue(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import queue
-
-    return queue.run(arguments, flags)
-
-
-def top(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.monitor import command
-
-    return command.run(arguments, flags)
-
-
-def doctor(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy.doctor import command
-
-    return command.run(arguments, flags)
-
-
-def acl(arguments: argparse.Namespace, flags: list[str]) -> int:
-    from deploy import acl
-
-    return acl.run(arguments, flags)

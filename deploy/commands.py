@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from deploy import calls
@@ -11,7 +9,7 @@ from deploy import calls
 
 @dataclass(frozen=True)
 class Command:
-    run: Callable[[argparse.Namespace, list[str]], int]
+    run: calls.Call
     summary: str
     examples: str
     sections: tuple[str, ...]
@@ -68,21 +66,7 @@ The same command resumes a run that was stopped. Ctrl-C drains; twice leaves at 
         calls.worker("learner"),
         "The learner: issues tickets, trains with DeepSpeed, publishes weights. Resumes from its run folder.",
         "  hero learner my.toml --broker.url redis://head:6379/0",
-        (
-            "run",
-            "broker",
-            "model",
-            "data",
-            "sampling",
-            "actor",
-            "verifier",
-            "reward",
-            "learner",
-            "weights",
-            "eval",
-            "metrics",
-            "tracing",
-        ),
+        tuple(section for section in RUN_SECTIONS if section not in ("scorer", "reward_model")),
     ),
     "sft": Command(
         calls.sft,
@@ -102,7 +86,7 @@ A row of such a file: {"question": "12 + 30 = ?", "completion": "It is \\\\boxed
         ("run", "model", "data", "sampling", "actor", "verifier", "eval", "rm"),
     ),
     "eval": Command(
-        calls.eval,
+        calls.at("deploy.evaluation.command:command"),
         "Held-out accuracy of one or several models on one or several sets, with intervals and paired tests.",
         """  hero eval runs/quickstart/policy runs/quickstart/hero           the run's settings and held-out problems
   hero eval Qwen/Qwen3-0.6B --data math500.jsonl amc=hub:math-ai/amc23 --eval.samples 8 --eval.k '[4, 8]'
@@ -118,7 +102,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         ("eval", "model", "data", "sampling", "actor", "verifier"),
     ),
     "score": Command(
-        calls.score,
+        calls.at("deploy.score:score"),
         'Score a file of {"question", "gold", "completions": [...]} rows: statuses, rewards, weight of each.',
         """  hero score groups.jsonl --rewards verifier
   hero score groups.jsonl --rewards hero --reward_model.model runs/reward-model --out scored.jsonl
@@ -128,7 +112,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         ("verifier", "reward_model", "reward", "learner"),
     ),
     "compare": Command(
-        calls.compare,
+        calls.at("deploy.rescore:compare"),
         "How the rewards and advantages of a recorded run would change under other settings: a table and a picture.",
         """  hero compare runs/quickstart/hero --reward.alpha 0.05 --reward.beta 0.05
   hero compare runs/quickstart/hero --rewards verifier
@@ -136,7 +120,7 @@ was asked: --data.system_prompt alone decides much of what an instruct model rea
         ("reward", "learner"),
     ),
     "shadow": Command(
-        calls.shadow,
+        calls.at("deploy.shadow:run"),
         "Score the groups of a living run once more under other settings, beside it: how would rewards change?",
         """  hero shadow --run runs/quickstart/hero --reward.alpha 0.05          the run's settings but for this
   hero shadow stricter.toml --run runs/quickstart/hero --name stricter
@@ -150,7 +134,7 @@ The log in --out is one for `hero compare` and `hero score --from-run`.""",
         ("verifier", "reward_model", "reward", "learner"),
     ),
     "top": Command(
-        calls.top,
+        calls.at("deploy.monitor.command:run"),
         "What a run does, live: queues, processes, rewards, books, what anybody waits for; its latest groups.",
         """  hero top --url redis://head:6379/0                   the only run there
   hero top --run runs/quickstart/hero                  the folder of a run that has a server of its own
@@ -162,7 +146,7 @@ of processes shows them. NO_COLOR=1 is without colours.""",
         (),
     ),
     "report": Command(
-        calls.report,
+        calls.at("deploy.report.command:run"),
         "Runs as one HTML page: plots, tables, their groups to leaf through; from their folders, without a broker.",
         """  hero report                                          the newest run below runs/
   hero report runs/quickstart/hero                     writes runs/quickstart/hero/report.html
@@ -175,7 +159,7 @@ leaves out. With --follow it reloads itself, its filters and its place kept, unt
         (),
     ),
     "queue": Command(
-        calls.queue,
+        calls.at("deploy.queue:run"),
         "The queues of a run: lag, pending, consumers; and its dead letters: list, show, retry, drop, purge.",
         """  hero queue lag --run runs/quickstart/hero            the folder of a run that has a server of its own
   hero queue list --run quickstart-1f2e3d --url redis://head:6379/0
@@ -186,7 +170,7 @@ leaves out. With --follow it reloads itself, its filters and its place kept, unt
         (),
     ),
     "doctor": Command(
-        calls.doctor,
+        calls.at("deploy.doctor.command:run"),
         "Is this machine, are these settings and their broker fit for a run? What is not, with what to do.",
         """  hero doctor my.toml                                  all that `hero up my.toml` needs
   hero doctor my.toml --broker.url redis://head:6379/0 the broker too: version, eviction, persistence, rights, room
@@ -203,7 +187,7 @@ object too: {"exit_code", "counts", "findings": [{"check", "level", "found", "re
         RUN_SECTIONS,
     ),
     "acl": Command(
-        calls.acl,
+        calls.at("deploy.acl:run"),
         "Users for the broker's ACL file, one for each role with its rights alone, and their new passwords.",
         """  hero acl --url rediss://head:6379/0 > users.acl      the server reads it by its setting `aclfile`
   hero acl --url ... --run 'team-a.*' > users.acl      these users reach only runs whose id begins so

@@ -37,7 +37,9 @@ def check_sequences(renderer: Renderer, texts: Iterable[str]) -> list[Int32]:
     """Prompts of the first texts, CHECK_TOKENS of them at most, on which every engine is compared with the policy."""
     found, left = list[Int32](), CHECK_TOKENS
     for ids in map(renderer.prompt_ids, islice(texts, CHECK_TOKENS)):
-        if min(len(ids), left) > 1:
+        if left < 2:
+            break
+        if len(ids) > 1:
             found.append(ids[:left])
             left -= len(found[-1])
     return found
@@ -61,8 +63,8 @@ class Publisher:
         room: Room,
     ) -> None:
         self._broker, self._policy, self._room = broker, policy, room
-        self._check_ids = check_ids = check_sequences(renderer, (f"{p.question} {p.answer}" for p in problems))
-        self._check = [check_sequence(ids) for ids in check_ids]
+        self._check_ids = check_sequences(renderer, (f"{p.question} {p.answer}" for p in problems))
+        self._check = [check_sequence(ids) for ids in self._check_ids]
         root = settings.weights.folder or default_folder(broker.run, settings.run.folder)
         self._copy_out = CopyOut(policy, root, settings.weights.keep, settings.actor.dtype)
         self._announced: PublishedPolicy | None = None

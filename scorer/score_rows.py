@@ -21,7 +21,7 @@ from common.errors import DataError
 from common.progress import Bars
 
 MAX_LINE_BYTES = 64 * 2**20
-TOO_LONG = f"the line has more than {MAX_LINE_BYTES} bytes"
+_TOO_LONG = f"the line has more than {MAX_LINE_BYTES} bytes"
 
 
 @dataclass(eq=False)
@@ -62,11 +62,11 @@ def rows_of(source: Path, show: bool) -> Iterator[Iterator[Row]]:
                 while line := lines.readline(MAX_LINE_BYTES):
                     number += 1
                     complete = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
-                    row = _parse(number, line) if complete else Row(number, {"line": number}, TOO_LONG)
+                    row = _parse(number, line) if complete else Row(number, {"line": number}, _TOO_LONG)
                     while not complete:  # the rest of it, in bounded pieces
                         line = lines.readline(MAX_LINE_BYTES)
                         complete = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
-                    if line.strip() or row.error == TOO_LONG:
+                    if line.strip() or row.error == _TOO_LONG:
                         yield row
                     bar.update(task, completed=raw.tell())
             except (OSError, EOFError, zlib.error) as error:  # gzip's own errors among them

@@ -22,15 +22,14 @@ class ScorerSettings(Section):
     """Rollouts that are being scored, for each scorer there should be."""
     window_s: Annotated[float, Field(ge=0)] = 60
     """A scorer ends when nothing has asked for it for so long."""
+    batch_groups: Positive = 16
+    """Rollouts that one scorer takes at once."""
+    threads: Positive = 1
 
     @property
     def at_most(self) -> int:
         """Scorers that `hero up` may have."""
         return self.most or self.count
-
-    batch_groups: Positive = 16
-    """Rollouts that one scorer takes at once."""
-    threads: Positive = 1
 
 
 class VerifierSettings(Section):

@@ -4,7 +4,9 @@
 run=$("$here/.venv/bin/python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["run"]["folder"])' \
   "$config") || { echo "$config: is there no run.folder in it?" >&2; exit 2; }
 if [ -f "$run/run.json" ]; then  # begun by `hero up`, say: it goes on under its own id
-  id=$("$here/.venv/bin/python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["id"])' "$run/run.json")
+  id=$("$here/.venv/bin/python" -c 'import pathlib, sys
+from deploy.run_folder import id_in
+print(id_in(pathlib.Path(sys.argv[1])))' "$run")
 else
   id=$(basename "$run" | tr -c 'A-Za-z0-9_.\n-' -)
 fi
