@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import logging
 import os
+import sys
 import warnings
 from datetime import timedelta
 from typing import Any
@@ -53,6 +56,21 @@ def join() -> None:
         # A store in memory: no port to find, to lose in a race, or to be open to others.
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it and asks for MPI otherwise
+    if backend == "gloo":
+        atexit.register(leave)
+
+
+def leave() -> None:
+    """End the process group, if there is one.
+
+    Gloo's threads are waited for. One that lets go of its last tensor only after Python has ended would abort the
+    process, and with that change its exit code.
+    """
+    if not dist.is_initialized():
+        return
+    deepspeed = sys.modules.get("deepspeed.comm")  # has groups of its own, once it has begun
+    (deepspeed if deepspeed and deepspeed.is_initialized() else dist).destroy_process_group()
+    gc.collect()  # an engine that only its own parts refer to holds groups too
 
 
 def start() -> Any:

@@ -111,7 +111,7 @@ def joined(settings: Sections) -> Iterator[Ranks]:
         ranks.fail(error)
         raise
     ranks.end()
-    dist.destroy_process_group()
+    distributed.leave()
 
 
 def _launched(wanted: int) -> tuple[int, int]:
