@@ -32,7 +32,6 @@ class PolicyOptions:
     offload: Literal["none", "optimizer", "parameters"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights; bfloat16 keeps float32 master weights and accumulates gradients in float32."""
-    optimizer: Literal["adamw"] = "adamw"
     micro_batch_tokens: int = 8192
     """Tokens of one forward and backward pass, padding included."""
     packing: Literal["auto", "off"] = "auto"
@@ -55,8 +54,6 @@ class PolicyOptions:
                 "dtype = bfloat16 with zero_stage = 0: DeepSpeed silently takes another optimizer there; "
                 "use zero_stage = 1"
             )
-        if self.optimizer != "adamw":
-            raise ConfigError(f"optimizer = {self.optimizer!r} is unknown; use adamw")
 
 
 def policy_options(settings: Sections) -> PolicyOptions:

@@ -100,7 +100,6 @@ class LearnerSettings(Section):
     """What DeepSpeed keeps in the memory of the CPU: the optimizer's state and its step (zero_stage 1 to 3), or the
     weights too (zero_stage 3)."""
     dtype: Dtype = "float32"
-    optimizer: Literal["adamw"] = "adamw"
     lora_rank: Annotated[int, Field(ge=0)] = 0
     """Of low-rank adapters (LoRA, needs peft) that are trained in place of the weights; 0 trains the weights. Adapters
     take about ten times the lr."""
