@@ -165,9 +165,14 @@ def test_a_server_whose_disk_is_full_is_waited_for(small_disk: SmallDisk, run_id
         small_disk.fill()
         issued: list[bool] = []
         learner = threading.Thread(target=lambda: issued.append(broker.issue(order)))
-        with suppress(redis.RedisError):
-            for _ in range(3):  # the first that cannot be kept still succeeds
-                broker._redis.set("ballast", "x" * 10_000)
+
+        def refused() -> bool:
+            """What it cannot keep still succeeds until it has tried to write it, which may take it seconds."""
+            with suppress(redis.RedisError):
+                return not broker._redis.set("ballast", "x" * 10_000)
+            return True
+
+        until(refused, "server that has met its full disk")
         learner.start()
         learner.join(0.5)
         # Then whoever writes waits
