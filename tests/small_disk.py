@@ -12,7 +12,7 @@ class SmallDisk:
     def __init__(self, mount_point: Path, megabytes: int) -> None:
         mount_point.mkdir()
         unshare = ["unshare", "--mount", "--map-root-user"]
-        if subprocess.run([*unshare, "true"], capture_output=True, timeout=10).returncode:
+        if subprocess.run([*unshare, "true"], capture_output=True, timeout=60).returncode:
             unshare.pop()  # root needs no user namespace, should these be forbidden
         mount = f'mount -t tmpfs -o size={megabytes}m tmpfs "$0" && echo mounted && exec cat'
         self._holder = subprocess.Popen(

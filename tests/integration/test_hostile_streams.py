@@ -740,7 +740,7 @@ def test_a_foreign_entry_in_a_full_broker_holds_nobody_up(broker: Broker) -> Non
     try:
         broker._redis.config_set("maxmemory", "1mb")
         reader.start()
-        reader.join(10)
+        reader.join(60)
     finally:
         broker._redis.config_set("maxmemory", "256mb")
     assert ended == [[]] and "no head" in reasons(broker)[0]

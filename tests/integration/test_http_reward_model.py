@@ -130,7 +130,7 @@ class Misbehaving(BaseHTTPRequestHandler):
             kind.at_a_time += 1
             kind.most = max(kind.most, kind.at_a_time)
             kind.changed.notify_all()
-            assert not kind.meet or kind.changed.wait_for(lambda: kind.most > 1, timeout=10)
+            assert not kind.meet or kind.changed.wait_for(lambda: kind.most > 1, timeout=60)
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert asked["use_activation"] is False
         status = kind.failing.pop(0) if kind.failing else 200

@@ -31,7 +31,7 @@ SENTINEL = "all that goes with Sentinel"
 CLI = f"""#!{sys.executable}
 import sys, redis
 host, port, *command = [word for word in sys.argv[1:] if word not in ("-h", "-p")]
-for line in redis.Redis(host, int(port), socket_timeout=3).execute_command(*command) or []:
+for line in redis.Redis(host, int(port), socket_timeout=30).execute_command(*command) or []:
     print(line.decode())
 """
 """What `valkey-cli -h HOST -p PORT COMMAND...` is in the pods, as far as the scripts use it."""

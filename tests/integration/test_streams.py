@@ -167,7 +167,7 @@ def test_a_read_goes_on_when_the_stream_is_deleted_under_it(broker: Broker) -> N
     reading.start()
     until(lambda: broker._redis.info("clients")["blocked_clients"], "blocked read")
     broker._redis.delete(broker.key("tickets"))
-    reading.join(10)
+    reading.join(60)
     assert found == [[]]
 
 

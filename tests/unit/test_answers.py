@@ -111,7 +111,7 @@ def test_what_is_in_a_box_is_bounded():
     ],
 )
 def test_a_megabyte_of_anything_takes_no_time(piece):
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(4):
         find_answer(piece * (1_000_000 // len(piece)), 4000)
-    assert time.perf_counter() - start < 1.0
+    assert time.thread_time() - start < 1.0
