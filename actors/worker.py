@@ -38,9 +38,9 @@ TICKETS: tuple[Stage, ...] = ("tickets", "eval:tickets")
 log = structlog.get_logger("actor")
 
 
-def run(settings: Sections, url: str, run_id: str) -> int:
-    """Samples until the run is over or a signal asks to drain; returns the exit code."""
-    stop = stop_on_signals(2 * DRAIN_S)
+def run(settings: Sections, url: str, run_id: str, stop: threading.Event | None = None) -> int:
+    """Samples until the run is over or a signal, which may have set `stop`, asks to drain; returns the exit code."""
+    stop = stop_on_signals(2 * DRAIN_S, stop)
     broker = Broker(url, run_id, "actor", stop=stop)
     broker.check()
     Vitals(settings, broker, "actor")

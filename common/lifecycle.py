@@ -54,7 +54,7 @@ def stop_on_signals(drain_s: float | None = None, stop: threading.Event | None =
 
     def on_signal(signum: int, _: FrameType | None) -> None:
         nonlocal asked
-        if asked or stop.is_set():
+        if asked:  # by a signal: `stop` may be set by another rank
             os._exit(LEFT_AT_ONCE)
         asked = True
         # In another thread: this one may be in the middle of `stop.wait`, and hold the lock that `set` takes.

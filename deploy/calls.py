@@ -45,11 +45,14 @@ def worker(role: str) -> Call:
         from common.server import needed_url
         from deploy.run_folder import run_id_of
 
+        stop = None
         if role == "actor" and arguments.config is None:
+            from common.lifecycle import stop_on_signals
             from deploy.join import settings_of_run
 
             logs.start(role)
-            settings = settings_of_run(flags)
+            stop = stop_on_signals()
+            settings = settings_of_run(flags, stop)
         else:
             settings = _settings(arguments, flags)
         logs.start(role)
@@ -62,7 +65,7 @@ def worker(role: str) -> Call:
         if role == "actor":
             from actors.worker import run as run_actor
 
-            return run_actor(settings, url, run_id_of(settings))
+            return run_actor(settings, url, run_id_of(settings), stop)
         from scorer.worker import run as run_scorer
 
         return run_scorer(settings, url, run_id_of(settings))

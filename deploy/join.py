@@ -12,7 +12,6 @@ from common import config
 from common.address import shown
 from common.connection import runs_at
 from common.errors import ConfigError
-from common.lifecycle import stop_on_signals
 from common.server import needed_url
 from common.settings import Sections
 from common.weights.definition import shared_settings
@@ -21,10 +20,10 @@ from common.weights.store import WeightStore
 log = structlog.get_logger("actor")
 
 
-def settings_of_run(flags: Sequence[str]) -> Sections:
+def settings_of_run(flags: Sequence[str], stop: threading.Event) -> Sections:
     """What the flags leave open is the run's; waits for one that has not begun. ConfigError when there are several."""
     own = config.load(None, flags)
-    url, stop = needed_url(own.broker.url), stop_on_signals()
+    url = needed_url(own.broker.url)
     run_id = own.run.id or _only_run(url, stop)
     store = WeightStore(own.weights.url or url, run_id, "actor", stop=stop)
     store.fit()

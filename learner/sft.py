@@ -144,7 +144,7 @@ def _fit(
     total = steps_per_epoch * options.epochs
     for batch in _endless(encoded, options.batch_tokens, rng):
         done = _fraction_done(step, total, time.monotonic() - started, options.max_seconds)
-        if done >= 1.0:
+        if step and done >= 1.0:
             break
         for group in optimizer.param_groups:
             group["lr"] = options.lr * factor(

@@ -135,7 +135,10 @@ class Team:
 
     def _send(self, order: str, parts: SequenceOf[Message]) -> None:
         for rank, link in self._ranks.links.items():
-            link.send({"order": order, "part": _packed(parts[rank])})
+            try:
+                link.send({"order": order, "part": _packed(parts[rank])})
+            except OSError as error:  # which who saves would take for one of the disk
+                raise RuntimeError(f"rank {rank} of the learner cannot be reached: {error}") from error
 
     def _answers(self) -> list[Any]:
         found = [self._answer(rank) for rank in self._ranks.links]

@@ -23,6 +23,7 @@ from common.lifecycle import die_with_parent
 from deploy.doctor.finding import Finding, error, told
 
 MOST_BYTES = 2**20
+END_S = 30.0
 LAST_WORDS_BYTES = 2000
 
 
@@ -54,7 +55,7 @@ class Apart:
                 return [error(self._name, found, "try again when the machine is less busy; what it waits for hangs")]
             return [Finding.read(given) for given in json.loads(self._results.recv_bytes(MOST_BYTES))]
         except (EOFError, OSError):
-            self._process.join(1.0)
+            self._process.join(END_S)  # a pipe closes before its process has ended
             code = self._process.exitcode
             how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
             found = f"the check ended with {how}; its last words: {self._last_words() or 'none'}"
@@ -71,7 +72,7 @@ class Apart:
     def _end(self) -> None:
         if self._process.is_alive():
             self._process.kill()
-        self._process.join(5.0)
+        self._process.join(END_S)
 
 
 def _look(name: str, look: Callable[[], Iterable[Finding]], results: Connection, said: int) -> None:

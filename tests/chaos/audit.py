@@ -174,13 +174,17 @@ def _order(entry: bytes) -> tuple[int, int]:
 
 
 class Observer(threading.Thread):
-    """Reads every stream without belonging to any group, counts what is published and keeps what was scored."""
+    """Reads every stream without belonging to any group, counts what is published and keeps what was scored.
+
+    A `watched_learner` trims no further than what it has read.
+    """
 
     def __init__(self, url: str, run_id: str) -> None:
         super().__init__(name="observer", daemon=True)
         self._client = client_of(url)
         self._stages = {f"{{{run_id}}}:{stage}".encode(): stage for stage in GROUPS}
-        self._last = dict.fromkeys(self._stages, b"0")
+        self._last = dict.fromkeys(self._stages, b"0-0")
+        self._seen = f"{{{run_id}}}:seen"
         self._done = threading.Event()
         self.published: Published = Counter()
         self.scored: dict[int, bytes] = {}
@@ -202,6 +206,7 @@ class Observer(threading.Thread):
                 self.published[stage, id, int(message[b"attempt"])] += 1
                 if stage == "scored":
                     self.scored[id] = message[b"m"]
+        self._client.hset(self._seen, mapping={stage: self._last[key] for key, stage in self._stages.items()})
 
     def missed(self) -> list[str]:
         """Streams that had more entries, by the server's own count, than were seen."""

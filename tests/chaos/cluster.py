@@ -19,7 +19,7 @@ from common.server import LocalServer
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {
-    "learner": ["deploy.cli", "learner"],
+    "learner": ["tests.chaos.watched_learner", "learner"],
     "actor": ["tests.chaos.fast_actor"],
     "real-actor": ["deploy.cli", "actor"],
     "scorer": ["deploy.cli", "scorer"],

@@ -148,7 +148,8 @@ class Fire:
         """Drains everybody, the learner last: what workers hand back is in the broker then."""
         names = list(self.cluster.workers)
         for name, code in self.cluster.drain(names[1:], DRAIN_S) + self.cluster.drain(names[:1], DRAIN_S):
-            if code != 0 and not (code == -signal.SIGTERM and name != "learner"):  # that one had not yet begun
+            twice = code == LEFT_AT_ONCE and self.cluster.workers[name].signals[signal.SIGTERM] > 1  # it still drained
+            if code != 0 and not twice and not (code == -signal.SIGTERM and name != "learner"):  # had not yet begun
                 self.violations.append(f"{name} did not drain: exit code {code}")
 
     def close(self) -> None:

@@ -26,7 +26,10 @@ def _network() -> None:
         pytest.skip(str(error))
 
 
-CONNECT = "import socket, sys; s = socket.create_connection((sys.argv[1], 7000), 1); s.send(b'here'); s.recv(1)"
+CONNECT = (
+    "import socket, sys; s = socket.create_connection((sys.argv[1], 7000), 1); "
+    "s.settimeout(None); s.send(b'here'); s.recv(1)"  # it stays until it is killed
+)
 
 
 def connect(source: Host, target: Host) -> subprocess.Popen[bytes]:

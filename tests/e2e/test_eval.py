@@ -19,6 +19,7 @@ from tests.e2e.running import ENVIRONMENT, POLL_S, all_gone, below
 pytestmark = pytest.mark.timeout(900)
 
 SAMPLES, MAX_TOKENS, CONTEXT = 2, 12, 112
+LONG = 4000  # problems: they take seconds longer than this test may be kept from its turn
 FAMILIES = '{"chain_sum": {"min_terms": 2, "max_terms": 2}}'
 
 
@@ -45,7 +46,7 @@ def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "eval"
     arguments = (
         f"tiny={policy}", "--data", tmp_path / "short.jsonl", "sums=reasoning-gym", "--out", out,
-        "--data.families", FAMILIES, "--eval.problems", 800, "--eval.samples", SAMPLES, "--eval.k", "[2]",
+        "--data.families", FAMILIES, "--eval.problems", LONG, "--eval.samples", SAMPLES, "--eval.k", "[2]",
         "--eval.temperature", 0.8, "--eval.top_p", 0.95, "--eval.max_tokens", MAX_TOKENS,
         "--sampling.max_tokens", 16, "--data.max_prompt_tokens", 32,
         "--actor.max_model_len", CONTEXT, "--actor.kv_cache_gib", 0.1,
@@ -71,7 +72,7 @@ def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     # Then the first set was not evaluated anew
     assert first.stat().st_mtime_ns == kept
     # And every prompt has an answer, the one that is too long among the problems not solved
-    for file, count in ((first, 8), (second, 800)):
+    for file, count in ((first, 8), (second, LONG)):
         header, problems = read(file)
         assert len(problems) == count and header["asked"]["temperature"] == 0.8
         answers = [one for row in problems for one in [row["greedy"], *row["samples"]] if one]

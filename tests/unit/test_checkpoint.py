@@ -1,6 +1,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 from common.errors import CheckpointError, DiskFull
 from learner import checkpoint
 from learner.score import Score
+from learner.team import Team
 from tests.small_disk import SmallDisk
 
 
@@ -19,6 +21,19 @@ def write(folder: Path) -> None:
 
 def steps(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
+
+
+class Gone:
+    """The connection to a rank that was killed."""
+
+    def send(self, _: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_rank_that_is_gone_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    team = Team(None, SimpleNamespace(links={1: Gone()}, count=2))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"rank 1 .* Broken pipe"):
+        checkpoint.save(tmp_path, 1, 7, team.save, b"ledger", keep=2)
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ import os, signal, sys, time
 from common.lifecycle import stop_on_signals
 stop = stop_on_signals(float(sys.argv[1]))
 print("ready", flush=True)
+if sys.argv[2] == "was told before":  # by something else than a signal
+    stop.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 if sys.argv[2] == "is asked within a wait":
     with stop._cond:  # which `wait` holds before and after it sleeps
         os.kill(os.getpid(), signal.SIGTERM)
@@ -42,6 +45,10 @@ def test_who_is_asked_to_stop_drains(asked: signal.Signals) -> None:
 def test_a_signal_in_the_middle_of_a_wait_for_it_ends_that_wait() -> None:
     process = worker(30, "is asked within a wait")
     assert process.wait(20) == 0
+
+
+def test_a_first_signal_is_no_second_one_to_who_stops_already() -> None:
+    assert worker(30, "was told before").wait(60) == 0
 
 
 def test_a_second_signal_leaves_at_once() -> None:
