@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import redis
 import structlog
 from redis.backoff import ConstantBackoff
-from redis.exceptions import ClusterDownError, ReadOnlyError, RedisClusterException, TryAgainError
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisClusterException, TryAgainError
 from redis.retry import Retry
 
 from common.address import client_of, infos, is_cluster, shown
@@ -31,9 +31,9 @@ from common.schema import Message, unpack
 CHECK_PAUSE_S = 0.3  # between the tries at start: a connection that was cut, a server that is restarted
 SAY_AFTER_S = 5.0  # a wait that lasts longer is told in the log
 
-# What a failover or a resharding brings: redis-py has kinds of its own for some, and takes their code away.
-_PASSING_KINDS = (ReadOnlyError, ClusterDownError, TryAgainError)
-_PASSING_CODES = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS")
+# What failovers, restarts and reshardings bring: redis-py has kinds of its own for some, and takes their code away.
+_PASSING_KINDS = (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)
+_PASSING_CODES = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
 _LOST = ("NOGROUP", "no such key", "key no longer exists")  # the last one ends a blocked read of Redis 7.0
 _NO_RIGHT = ("ACL failure in script", "The user executing the script can't")  # the latter by Redis 7.0
 KINDS = {
@@ -195,7 +195,7 @@ class Connection(ABC):
 
     def _passing(self, error: redis.ResponseError) -> tuple[BrokerUnavailable, str]:
         """What an answer of the server means, and what ends it; raises, ours or `error`, when waiting does not."""
-        text = str(error)
+        text = str(error).rpartition(" of pipeline caused error: ")[2]
         if isinstance(error, redis.OutOfMemoryError) or "OOM" in text:
             full = BrokerFull(f"the broker at {self.shown} is at maxmemory: {error}")
             return full, "goes on when trained groups are checkpointed and trimmed, or when maxmemory is raised"

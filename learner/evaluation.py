@@ -68,14 +68,18 @@ class Evaluation:
 
     def unfinished(self, step: int) -> bool:
         """Whether a round runs, or is to begin at `step`."""
-        return self._round is not None or self._is_due(step)
+        return self._round is not None or self.is_due(step)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a round is to begin at `step`."""
+        return is_due(step, self._settings.run.steps, self._options.every_steps, self._met)
 
     def turn(self, step: int, block_ms: int) -> None:
         """Begins what is due at `step`, puts tickets up, and takes what is scored, waiting at most `block_ms`.
 
         Raises BrokerFull and Fenced.
         """
-        if self._is_due(step):
+        if self.is_due(step):
             self._meet(step)
         if not self._ledger.issued and not self._round:
             return
@@ -135,9 +139,6 @@ class Evaluation:
             self._questions.first = self._round.first
             if state["checksum"] != self._questions.checksum or not self._options.every_steps:
                 self._abandon("other_settings")
-
-    def _is_due(self, step: int) -> bool:
-        return is_due(step, self._settings.run.steps, self._options.every_steps, self._met)
 
     def _meet(self, step: int) -> None:
         self._met = step

@@ -85,11 +85,13 @@ class RingSender:
                 self._form(policy.incarnation, device, members)
             self._send(policy)
             self._sent = version
+            return
         except (RuntimeError, WeightsError, BrokerFull) as error:  # RuntimeError: torch's, for every way to fail
             why = (str(error).splitlines() or ["no reason given"])[0][:200]
             log.warning("the ring broke, it is formed again", members=len(members), why=why)
-            self._excuse()
-            self._end_group()
+        # Not while the error is at hand: it holds the group, whose end is what others notice who wait in it
+        self._excuse()
+        self._end_group()
 
     def _wanted(self) -> tuple[str, list[str]]:
         """Device and members: of actors that differ in theirs those with GPUs, where this process has one."""

@@ -161,7 +161,7 @@ class Uploader:
             for number, chunk in enumerate(made, 1):
                 size += len(chunk)
                 under_way.append(self._pool.submit(self._store.put, incarnation, part, number - 1, chunk))
-                if len(under_way) > CONNECTIONS:
+                if number == 1 or len(under_way) > CONNECTIONS:  # the first one lists the part: see `put`
                     under_way.popleft().result()
                 if self._background.closed.is_set():
                     raise WeightsError("the learner ends")

@@ -171,7 +171,7 @@ class Learner:
             if self._step < self._settings.run.steps:
                 self._issue()
                 self._gather()
-                if len(self._ready) >= self._options.groups_per_step:
+                if len(self._ready) >= self._options.groups_per_step and not self._evaluation.is_due(self._step):
                     self._train()
             self._keep_books()
 
@@ -222,7 +222,7 @@ class Learner:
         if trained:
             self._waiting.on("the last evaluation", until="actors and scorers deliver: are they alive?")
         if not self._publisher.settled:  # a round's tickets are for its step's policy, too
-            if trained:
+            if trained or self._evaluation.is_due(self._step):  # training goes on when it has begun
                 self._stop.wait(BLOCK_MS / 1000)
             return
         try:

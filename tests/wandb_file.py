@@ -18,6 +18,8 @@ _WHOLE, _LAST = 1, 4
 def records(file: Path) -> list[Record]:
     """All that are whole."""
     data, found, parts = file.read_bytes(), [], b""
+    if len(data) < _FILE_HEAD:
+        return []  # it has just been made
     assert data[:4] == b":W&B"
     place = _FILE_HEAD
     while place + _HEAD.size <= len(data):

@@ -185,6 +185,7 @@ class Observer(threading.Thread):
         self._stages = {f"{{{run_id}}}:{stage}".encode(): stage for stage in GROUPS}
         self._last = dict.fromkeys(self._stages, b"0-0")
         self._seen = f"{{{run_id}}}:seen"
+        self._tell()
         self._done = threading.Event()
         self.published: Published = Counter()
         self.scored: dict[int, bytes] = {}
@@ -206,6 +207,9 @@ class Observer(threading.Thread):
                 self.published[stage, id, int(message[b"attempt"])] += 1
                 if stage == "scored":
                     self.scored[id] = message[b"m"]
+        self._tell()
+
+    def _tell(self) -> None:
         self._client.hset(self._seen, mapping={stage: self._last[key] for key, stage in self._stages.items()})
 
     def missed(self) -> list[str]:

@@ -11,8 +11,8 @@ from deploy import cli
 
 PLACE = "\ntable.sort(shadows"
 GUARD = """
-local seen = redis.call('HGET', string.gsub(KEYS[2], 'lost$', 'seen'), ARGV[2]) or '0-0'
-if before(seen, keep_from) then keep_from = seen end"""
+local seen = redis.call('HGET', string.gsub(KEYS[2], 'lost$', 'seen'), ARGV[2])
+if seen and before(seen, keep_from) then keep_from = seen end"""
 _begin = Connection.__init__
 
 

@@ -139,6 +139,41 @@ def test_a_full_server_is_back_pressure_and_work_goes_on_when_there_is_room(brok
     assert len(broker.read("rollouts", 1, 100)) == 1
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_server_without_its_replicas_is_waited_for(broker: Broker, groups: int) -> None:
+    incarnation = broker.take_over()
+    broker.issue_together([ticket(broker.run, id, incarnation=incarnation) for id in range(groups)])
+    results = [(order, rollout(order.ticket)) for order in broker.read("tickets", groups, 100)]
+    handed_over: list[bool] = []
+    worker = threading.Thread(target=lambda: handed_over.extend(broker.hand_over_together(results)))
+    try:
+        broker._redis.config_set("min-replicas-to-write", "1")
+        worker.start()
+        worker.join(0.5)
+        assert worker.is_alive()
+    finally:
+        broker._redis.config_set("min-replicas-to-write", "0")
+    worker.join(60)
+    assert handed_over == [True] * groups
+
+
+def test_a_server_that_starts_anew_between_a_script_and_its_call(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, losses = broker._redis.script_load, iter([True, True])
+
+    def load_in_vain(script: str) -> str:
+        name: str = load(script)
+        if next(losses, False):
+            broker._redis.script_flush()
+        return name
+
+    monkeypatch.setattr(broker._redis, "script_load", load_in_vain)
+    broker._redis.script_flush()
+    assert broker.issue(ticket(broker.run, 0, incarnation=broker.take_over()))
+    assert next(losses, None) is None
+
+
 def test_a_learner_that_issues_waits_for_a_server_that_comes_back(tmp_path: Path, run_id: str) -> None:
     server = LocalServer(tmp_path, 64, append_only=True)
     broker = Broker(server.url, run_id, "test")

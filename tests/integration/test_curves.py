@@ -65,7 +65,7 @@ def test_event_files_have_every_step_once_whatever_was_done_again(bench: Bench) 
     bench.further = {"metrics": {"tensorboard": True}}
     bench.play(Answering)
     folder = bench.folder / "tensorboard"
-    crashed_after(bench, 3, lambda: 3 in steps_of(folder, "train/reward_mean"))
+    crashed_after(bench, 3, lambda: folder.is_dir() and 3 in steps_of(folder, "train/reward_mean"))
     # When another one goes on to step 5
     learner = patient(bench.learner(steps=5))
     finish(learner)

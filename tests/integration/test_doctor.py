@@ -231,7 +231,10 @@ def test_a_worker_alone_needs_a_broker(doctor: Doctor) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", [Watched, Nodes])
-def test_sentinels_and_clusters(kind: type[Watched | Nodes], doctor: Doctor, tmp_path: Path) -> None:
+def test_sentinels_and_clusters(
+    kind: type[Watched | Nodes], doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.servers.DOWN_AFTER_MS", 60_000)  # nobody is to fail over
     several = kind(tmp_path / "several", 64)
     try:
         code, found = doctor("broker,rights,broker_memory", "--broker.url", several.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from common.connection import BrokerFull
 from common.deliveries import Delivery
 from common.errors import Fenced
-from common.schema import Rollout, Ticket, pack, unpack
+from common.schema import Policy, Rollout, Ticket, pack, unpack
 from common.streams import Broker
 from learner import checkpoint
 from learner.ledger import EvaluationLedger
@@ -83,11 +84,33 @@ def balanced(books: dict[str, int]) -> bool:
     return books["issued"] == sum(count for name, count in books.items() if name != "issued")
 
 
-def patient(learner: Learner) -> Learner:
-    """A learner that trains on when the round that runs is over."""
-    train = learner._train
-    learner._train = lambda: None if learner._evaluation._round else train()  # type: ignore[method-assign,func-returns-value]
+def patient(learner: Learner, due: bool = True) -> Learner:
+    """A learner that trains on when the round that runs is over, and the one that is `due`."""
+    train, evaluation = learner._train, learner._evaluation
+
+    def between_rounds() -> None:
+        if not evaluation._round and not (due and evaluation.is_due(learner._step)):
+            train()
+
+    learner._train = between_rounds  # type: ignore[method-assign]
     return learner
+
+
+def test_no_round_is_forgotten_while_its_policy_is_being_announced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.play(Answering)
+    learner = patient(bench.learner(steps=5), due=False)
+    announce = learner._broker.announce
+
+    def late(policy: Policy) -> None:
+        if policy.step in (2, 4):
+            time.sleep(0.4)  # a batch takes less
+        announce(policy)
+
+    monkeypatch.setattr(learner._broker, "announce", late)
+    finish(learner)
+    assert [line["step"] for line in rounds(bench)] == [0, 2, 4, 5]
 
 
 def test_rounds_beside_training_from_the_first_step_to_the_last(bench: Bench) -> None:

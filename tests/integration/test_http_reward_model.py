@@ -173,9 +173,9 @@ def test_a_server_that_is_away_is_asked_again(misbehaving, folder):
     kind.failing[:] = [503, -1, 0]  # overloaded, cut off, silent
     assert np.isfinite(model.score(SAMPLES[:1])).all()
     assert kind.failing == []
-    kind.failing[:] = [503] * 5
+    kind.failing[:] = [503] * 2
     with pytest.raises(ServerAway, match="503"):
-        model.score(SAMPLES[:1])
+        connect(url, folder, attempts=2).score(SAMPLES[:1])
 
 
 def test_nobody_there(folder):

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from common.address import client_of
+from common.errors import BrokerUnavailable
 from common.lifecycle import die_with_parent
 from common.server import find_server
 from common.streams import Broker
@@ -106,6 +107,11 @@ def connected(login: str, address: str) -> Any:
     return client_of(f"redis://{login}@{address}:6379/0")
 
 
+def joins(learner: Broker) -> None:
+    """It has a primary again: a Sentinel that names another is not yet one that all clients are sent to."""
+    until(learner.check, "a primary for the learner", seconds=60, passing=(BrokerUnavailable,))
+
+
 @pytest.mark.parametrize("role", ["broker", "weights"])
 def test_a_broker_keeps_to_its_arguments(here: Here, role: str) -> None:
     address = "127.7.0.1"
@@ -171,13 +177,13 @@ def test_sentinels_name_another_primary(here: Here) -> None:
     places = ",".join(f"{address}:26379" for address in watchers)
     url = f"redis+sentinel://{here.login['learner']}@{places}/{NAME}/0"
     learner = Broker(url, "hero-1", "learner")
-    learner.check()
+    joins(learner)
     for forbidden in ("SENTINEL FAILOVER hero", "SENTINEL SET hero quorum 1", "SENTINEL REMOVE hero", "SHUTDOWN"):
         with pytest.raises(redis.exceptions.NoPermissionError):
             redis.Redis(watchers[0], 26379).execute_command(*forbidden.split())
     here.kill(brokers[0])
     until(lambda: asked() in brokers[1:], "failover", seconds=60, passing=passing)
-    learner.check()
+    joins(learner)
     start(brokers[0])
     until(lambda: role(brokers[0]) == "slave", "the killed one as a replica", seconds=60, passing=passing)
     until(

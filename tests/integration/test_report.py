@@ -200,6 +200,7 @@ def test_a_page_that_is_written_anew_keeps_filter_group_and_place(chromium: Brow
             # Then the page is the newer one, at the same place, and rests
             done = page.get_by_text("The run is finished")
             done.wait_for(state="attached", timeout=120_000)
+            page.wait_for_load_state()  # its head may be there before its groups and scripts
             assert page.locator("#written").get_attribute("data-written") != before
             assert "finished: 40 of 40 steps" in page.locator("table").first.inner_text()
             assert filters(page).get_by_label("kind").input_value() == "mixed"

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,11 +65,13 @@ def test_the_same_seed_gives_the_same_model(backbone, tmp_path):
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
 
 
-def test_time_ends_the_training(backbone, tmp_path):
-    options = RMOptions(**{**OPTIONS.__dict__, "epochs": 10_000, "max_seconds": 2.0})
+def test_time_ends_the_training(backbone, tmp_path, monkeypatch):
+    # Given a clock that goes on by a tenth of a second whenever it is asked, which training does once a step
+    clock = itertools.count(step=0.1)
+    monkeypatch.setattr("scorer.reward_models.train.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    options = RMOptions(**{**OPTIONS.__dict__, "epochs": 100, "max_seconds": 2.0})
     got = train(backbone, tmp_path / "rm", examples(8), options)
-    assert 0 < got.steps < 10_000
-    assert got.seconds < 15
+    assert 18 <= got.steps <= 20
 
 
 def test_an_older_model_is_replaced_but_nothing_else(backbone, tmp_path):

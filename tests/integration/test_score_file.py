@@ -33,7 +33,7 @@ class LengthModel:
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(1, 1.0, 512, 4000, 10_000) as sandbox:
+    with Sandbox(1, 10.0, 512, 4000, 10_000) as sandbox:
         yield sandbox
 
 
@@ -145,9 +145,10 @@ def test_a_bad_row_stays_in_its_place_with_the_reason(tmp_path, sandbox, line, e
     assert summary.exit_code == 1
 
 
-def test_hostile_completions_get_a_status_each(tmp_path, sandbox):
+def test_hostile_completions_get_a_status_each(tmp_path):
     hostile = [r"\boxed{9^{9^{9^9}}}", "x" * 100_000, "\x00\x1b[31m", r"\boxed{42}"]
-    _, (row,) = score(tmp_path, sandbox, [GOOD | {"completions": hostile}])
+    with Sandbox(1, 1.0, 512, 4000, 10_000) as impatient:
+        _, (row,) = score(tmp_path, impatient, [GOOD | {"completions": hostile}])
     assert row["statuses"] == ["timeout", "no_answer", "no_answer", "correct"]
 
 

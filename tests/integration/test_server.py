@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ import redis
 
 from common.errors import BrokerUnavailable
 from common.server import LocalServer, configured_url, find_server
+from tests.integration.verifying import is_running
+from tests.until import until
 
 
 def fake_server(folder: Path, name: str, version: str) -> Path:
@@ -142,10 +143,7 @@ def test_a_killed_parent_leaves_no_server(tmp_path: Path) -> None:
     parent.wait()
 
     # Then the server is gone too, and a new one may take its place
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]:
-        assert time.monotonic() < deadline, "the server outlived its parent"
-        time.sleep(0.05)
+    until(lambda: not is_running(pid), "end of the server that outlived its parent")
     with LocalServer(tmp_path, memory_mb=64) as ours:
         assert redis.Redis.from_url(ours.url).ping()
     parent.stdin.close()

@@ -10,7 +10,6 @@ import pytest
 
 from common import deliveries
 from common.connection import BrokerFull
-from common.deliveries import Delivery
 from common.errors import Fenced
 from common.schema import Ticket, pack, unpack
 from common.server import LocalServer
@@ -157,18 +156,48 @@ def test_what_is_handed_back_is_free_at_once_and_has_not_failed(broker: Broker) 
     assert other.renew([stolen, *taken]) == {d.name for d in held}
 
 
+class Reading(threading.Thread):
+    """Reads tickets again and again, of which there are none: one read may be over before anybody looks."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(daemon=True)
+        self._broker, self._told, self._well = Broker(broker.url, broker.run, "r"), threading.Event(), False
+        self.start()
+
+    def run(self) -> None:
+        while not self._told.is_set():
+            assert self._broker.read("tickets", 1, 2000) == []
+        self._well = True
+
+    def end(self) -> bool:
+        """Whether no read has failed."""
+        self._told.set()
+        self.join(60)
+        return self._well
+
+
 def test_a_read_goes_on_when_the_stream_is_deleted_under_it(broker: Broker) -> None:
     issue(broker)
     broker.read("tickets", 1, 100)
-    found: list[list[Delivery]] = []
-    reading = threading.Thread(
-        target=lambda: found.append(Broker(broker.url, broker.run, "r").read("tickets", 1, 2000))
-    )
-    reading.start()
+    reading = Reading(broker)
     until(lambda: broker._redis.info("clients")["blocked_clients"], "blocked read")
     broker._redis.delete(broker.key("tickets"))
-    reading.join(60)
-    assert found == [[]]
+    until(lambda: broker._redis.exists(broker.key("tickets")), "the stream that a read makes anew")
+    assert reading.end()
+
+
+def test_a_read_goes_on_when_the_server_ends_its_wait(broker: Broker) -> None:
+    issue(broker)
+    broker.read("tickets", 1, 100)
+    reading = Reading(broker)
+
+    def unblocked() -> bool:
+        """As by a server that becomes a replica."""
+        waiting = [one["id"] for one in broker._redis.client_list() if "b" in one["flags"]]
+        return any([broker._redis.client_unblock(id, error=True) for id in waiting])
+
+    until(unblocked, "blocked read")
+    assert reading.end()
 
 
 def test_how_full_the_broker_is(broker: Broker) -> None:
