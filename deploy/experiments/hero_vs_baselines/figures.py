@@ -89,8 +89,9 @@ def _png(figure: Figure, axes: Any) -> bytes:
 
     for axis in axes.flat:
         axis.grid(alpha=0.3)
-    if handles := axes.flat[0].get_legend_handles_labels()[0]:
-        axes.flat[0].legend(handles=handles, fontsize=7)
+    # One for all panels: an arm may have no runs in the first
+    if told := {arm: line for axis in axes.flat for line, arm in zip(*axis.get_legend_handles_labels(), strict=True)}:
+        figure.legend(told.values(), told.keys(), loc="outside upper center", ncols=len(told), fontsize=8)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=90)
     plt.close(figure)
