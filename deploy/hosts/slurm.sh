@@ -58,8 +58,7 @@ step actor --nodes="${#others[@]}" --ntasks="$((${#others[@]} * gpus))" --cpus-p
 step scorer --ntasks="$scorers" --cpus-per-task=1 --gpus=0 --no-kill --kill-on-bad-exit=0 --wait=0 -- \
   .venv/bin/hero scorer "$config" --run.id "$id"
 
-wait "$learner" || true  # a signal ends the wait, too
-while kill -0 "$learner" 2>/dev/null; do wait "$learner" || true; done
+while kill -0 "$learner" 2>/dev/null; do wait "$learner" || true; done  # a signal ends a wait, too
 code=0
 wait "$learner" || code=$?  # of the learner, which may have ended while the trap ran: the shell keeps it
 ask actor scorer  # who is still there: the run is not over

@@ -73,7 +73,7 @@ def test_an_endless_answer_times_out_and_its_neighbours_do_not(sandbox, answer, 
         "wrong", "correct", *["wrong"] * 10, "timeout", "wrong",
     ]  # fmt: skip
     # Its batch, the rest of that, itself once more: no neighbour waits out a deadline of its own
-    assert len(attempts) < len(quick), "however often the machine was busy"
+    assert len(attempts) <= 3 + 3, "and as often again where the machine was busy"
 
 
 def test_a_child_may_take_only_so_much_memory(patient):
